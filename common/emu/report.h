@@ -1,0 +1,68 @@
+// What the CPU back end saw while it watched kernels: counts a kernel and a source line, and faults.
+// Filled by the watched build alone (WATCH=1); docs/emulator.md says how each count is defined.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace flash::emu {
+
+// Requests of one direction (read or write) in one memory space. A request is a warp's accesses at one call site, the
+// k-th since the last barrier.
+struct AccessCounts {
+  uint64_t requests = 0;
+  uint64_t bytes = 0;       // asked for, a thread at a time
+  uint64_t sectors = 0;     // global: distinct 32-byte sectors, a request at a time
+  uint64_t wavefronts = 0;  // shared: passes over the 32 banks
+  uint64_t conflicts = 0;   // shared: wavefronts beyond the least the request's width needs
+};
+
+struct Counts {
+  AccessCounts global_read, global_write, shared_read, shared_write;
+  uint64_t atomics = 0, shuffles = 0, barriers = 0;  // a warp at a time; a __syncthreads counts once a warp
+  uint64_t exps = 0;                                 // exp calls, a thread at a time
+  uint64_t mmas = 0, ldmatrixes = 0;                 // a warp at a time
+  uint64_t async_copies = 0;                         // cp.async, a warp at a time; their bytes are in global_read and shared_write
+};
+
+struct LineCounts {
+  std::string file;
+  int line = 0;
+  Counts counts;
+  bool exact = true;  // false: lanes ran the line different numbers of times, requests are a guess ("≈")
+};
+
+struct KernelReport {
+  std::string name;
+  uint64_t launches = 0, blocks = 0, threads = 0;
+  Counts total;
+  uint64_t distinct_read_bytes = 0, distinct_write_bytes = 0;  // global bytes touched at least once: compulsory traffic
+  std::vector<LineCounts> lines;                              // by file and line
+};
+
+struct Site {
+  std::string file;
+  int line = 0;
+};
+
+struct Fault {
+  std::string kind;  // "race", "out-of-bounds", "uninitialised", "misaligned", "barrier", "async-copy"
+  std::string message;  // the whole report, for a person
+  std::string kernel;
+  std::string array;  // its name where known
+  Site here, other;   // other: the second access of a race
+  uint64_t times = 1;  // the same pair of lines and kind is reported once and counted
+};
+
+struct Report {
+  bool watched = false;  // false: built with WATCH=0, nothing was counted
+  std::vector<KernelReport> kernels;
+  std::vector<Fault> faults;
+  Counts total() const;
+};
+
+void reset_report();    // forget counts and faults
+Report take_report();   // what was seen since; leaves it in place
+
+}  // namespace flash::emu
