@@ -1,0 +1,193 @@
+# Flash Ladder. `make` alone prints what can be made; `make step 2` builds a step, `./run` runs it.
+#
+# build/host        the harness, the reference, the checker, the CPU back end: compiled once
+# build/emu         kernels for the CPU back end, every memory access watched      (WATCH=1, the default)
+# build/emu-fast    the same, not watched and much faster                          (WATCH=0)
+# build/cuda-sm_XX  kernels for a GPU
+# A name with -64x32 behind it holds kernels built with TILE=64x32.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SILENT:
+.SUFFIXES:
+.SECONDARY:
+CPUS := $(shell nproc 2>/dev/null || echo 2)
+MAKEFLAGS += --no-builtin-rules --no-print-directory -j$(CPUS)
+
+# ---------------------------------------------------------------------------------------------- what the user types
+
+TARGETS := help step list test cuda sanitize diff format format-check clean
+WITH_WORDS := step test diff                                            # `make step 2`: the 2 is not a target
+ifneq ($(filter $(firstword $(MAKECMDGOALS)),$(WITH_WORDS)),)
+  WORDS := $(filter-out $(TARGETS),$(wordlist 2,99,$(MAKECMDGOALS)))
+  $(if $(WORDS),$(eval .PHONY: $(WORDS))$(eval $(WORDS):;@:))
+endif
+ifdef N
+  WORDS := $(N)
+endif
+WATCH ?= 1
+TILE ?=
+
+# ------------------------------------------------------------------------------------------------------- the steps
+
+folder = $(patsubst %/,%,$(dir $1))
+number = $(firstword $(subst _, ,$1))
+short = $(patsubst 0%,%,$(call number,$1))
+folder_name = $(patsubst $(call number,$1)_%,%,$(call folder,$1))
+# 02_online_softmax/online_softmax.cu is the one landing of step 2; 05_tensor_core/1_mma.cu is landing 5.1.
+LANDING_NUMBERS := 1 2 3 4 5 6 7 8 9
+is_landing = $(filter $(call folder_name,$1) $(LANDING_NUMBERS:%=%_%),$(notdir $1))
+LANDINGS := $(sort $(foreach k,$(patsubst %.cu,%,$(wildcard [0-9][0-9]_*/*.cu)),$(if $(call is_landing,$k),$k)))
+FOLDERS := $(sort $(foreach l,$(LANDINGS),$(call folder,$l)))
+landing_number = $(if $(filter $(call folder_name,$1),$(notdir $1)),,$(call number,$(notdir $1)))
+last_of_folder = $(lastword $(filter $1/%,$(LANDINGS)))
+
+# The words that name landing $1: 4 04 04_flash_v2 flash_v2 04_flash_v2/flash_v2; for one of several 5.1 1_mma mma too.
+words_of = $(call number,$1) $(call short,$1) $(call folder,$1) $(call folder,$1)/ $(call folder_name,$1) $1 $1.cu \
+           $(foreach n,$(call landing_number,$1),$(call number,$1).$n $(call short,$1).$n $(notdir $1) \
+             $(patsubst $n_%,%,$(notdir $1)))
+find_step = $(lastword $(foreach l,$(LANDINGS),$(if $(filter $1,$(call words_of,$l)),$l)))
+
+# A backward step needs O and LSE: it is linked with the last landings of the two steps before it, which take fp32 and
+# the 16-bit types between them.
+space := $(subst ,, )
+folders_before = $(subst |, ,$(firstword $(subst |$1, ,|$(subst $(space),|,$(FOLDERS)))))
+last_two = $(lastword $(filter-out $(lastword $1),$1)) $(lastword $1)
+forwards_for = $(if $(filter %_backward,$1),$(foreach f,$(call last_two,$(call folders_before,$1)),$(call last_of_folder,$f)))
+linked_with = $1 $(call forwards_for,$(call folder,$1))
+
+define STEP_LIST
+echo 'The steps:'; $(foreach l,$(LANDINGS),printf '  make step %-6s %s\n' '$(call short,$l)$(addprefix .,$(call landing_number,$l))' '$l.cu';)
+endef
+
+# ------------------------------------------------------------------------------------------------- compilers, flags
+
+ifneq ($(origin CXX),command line)  # the CPU back end needs g++, whatever the environment prefers
+  CXX := g++
+endif
+ifndef NVCC
+  NVCC := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+endif
+# Compute capabilities of the GPUs in this machine: 75, 90 …
+GPUS = $(eval GPUS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+\.[0-9]+$$' | tr -d . | sort -u))$(GPUS)
+ifeq ($(origin BACKEND),undefined)
+  BACKEND = $(eval BACKEND := $(if $(and $(NVCC),$(GPUS)),cuda,emu))$(BACKEND)
+endif
+ifeq ($(origin ARCH),undefined)
+  ARCH = $(eval ARCH := $(or $(GPUS:%=sm_%),sm_80))$(ARCH)
+endif
+REAL_ARCH = $(patsubst sm_90,sm_90a,$(ARCH))  # 90a: Hopper's own instructions
+
+CXXFLAGS := -std=c++17 -O2 -g -Wall -Wextra -I.
+DEPS = -MMD -MP -MF $(@:.o=.d)
+TILE_M := $(firstword $(subst x, ,$(TILE)))
+TILE_N := $(word 2,$(subst x, ,$(TILE)))
+TILE_FLAGS := $(if $(TILE),-DTILE_M=$(TILE_M) -DTILE_N=$(TILE_N))
+
+# Watched kernels: g++'s thread sanitizer turns every load and store into a call, and common/emu answers the calls
+# (libtsan is not linked). The other options keep two source lines from being merged into one such call.
+KERNEL_FLAGS := -std=c++17 -g -Wall -Wextra -Wno-unknown-pragmas -I. $(TILE_FLAGS)
+WATCHED_FLAGS := $(KERNEL_FLAGS) -O2 -DFLASH_WATCH=1 -fsanitize=thread -fsanitize=bounds -Wno-tsan \
+  --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-slp-vectorize -fno-unroll-loops \
+  -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge -fno-thread-jumps -fno-code-hoisting -fno-tree-pre
+FAST_FLAGS := $(KERNEL_FLAGS) -O3 -DFLASH_WATCH=0
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra -I. $(TILE_FLAGS) $(NVCC_WERROR) \
+  $(foreach a,$(patsubst sm_%,%,$(REAL_ARCH)),-gencode arch=compute_$a,code=sm_$a)
+
+EMU := build/emu$(TILE:%=-%)
+FAST := build/emu-fast$(TILE:%=-%)
+CUDA = build/cuda-$(subst $(space),+,$(strip $(REAL_ARCH)))$(TILE:%=-%)
+HOST := build/host
+# Where this command's kernels go: the back end and WATCH decide.
+DIR = $(if $(filter cuda,$(BACKEND)),$(CUDA),$(if $(filter 0,$(WATCH)),$(FAST),$(EMU)))
+
+# --------------------------------------------------------------------------------------------------------- objects
+
+host_objects = $(patsubst %.cpp,$(HOST)/%.o,$1)
+HARNESS := $(call host_objects,$(filter-out common/run.cpp,$(wildcard common/*.cpp)))
+RUN := $(call host_objects,common/run.cpp)
+EMU_BACKEND := $(call host_objects,$(wildcard common/emu/*.cpp))
+CUDA_BACKEND = $(CUDA)/common/device_cuda.o $(call host_objects,$(wildcard common/emu/print_report.cpp))
+
+TEST_MAIN := $(call host_objects,common/tests/main.cpp common/tests/step_tests.cpp)
+TEST_SOURCES := $(filter-out common/tests/main.cpp common/tests/step_tests.cpp,$(wildcard common/tests/*.cpp))
+COMMON_TESTS := $(call host_objects,$(filter-out common/tests/emu_%,$(TEST_SOURCES)))
+# Tests that hold kernels of their own: common/tests/emu_*.cpp for the CPU back end, common/tests/*.cu for both.
+KERNEL_TESTS := $(patsubst %.cpp,%.o,$(filter common/tests/emu_%,$(TEST_SOURCES))) $(patsubst %.cu,%.o,$(wildcard common/tests/*.cu))
+CUDA_TESTS := $(patsubst %.cu,%.o,$(wildcard common/tests/*.cu))
+
+# What a step's folder brings to its test beside the kernel: test.cpp, and any plain C++ (03_flash_v1/plain.cpp).
+step_tests = $(call host_objects,$(wildcard $(call folder,$1)/*.cpp))
+
+$(HOST)/%.o: %.cpp
+	mkdir -p $(@D); echo '  g++   $<'
+	$(CXX) $(CXXFLAGS) $(DEPS) -c $< -o $@
+
+# $1 folder, $2 compiler and flags, $3 what to print, $4 the source's ending
+define kernel_rule
+$1/%.o: %.$4
+	mkdir -p $$(@D); echo '  $3 $$<'
+	$2 $$(DEPS) -c $$< -o $$@
+endef
+define emu_rules
+$(call kernel_rule,$(EMU),$(CXX) $(WATCHED_FLAGS) -x c++,g++   (watched),$1)
+$(call kernel_rule,$(FAST),$(CXX) $(FAST_FLAGS) -x c++,g++  ,$1)
+endef
+$(eval $(call emu_rules,cu))
+$(eval $(call emu_rules,cpp))
+$(if $(NVCC),$(eval $(call kernel_rule,$(CUDA),$$(NVCC) $$(NVCC_FLAGS),nvcc ,cu)))
+
+# -------------------------------------------------------------------------------------------------------- programs
+
+# $1 folder, $2 landing, $3 back end's objects, $4 linker: NAME.run and NAME.test
+define programs
+$1/$2.run: $(RUN) $(HARNESS) $3 $(patsubst %,$1/%.o,$(call linked_with,$2))
+	$4 $$^ -o $$@
+$1/$2.test: $(TEST_MAIN) $(HARNESS) $3 $(patsubst %,$1/%.o,$(call linked_with,$2)) $(call step_tests,$2)
+	$4 $$^ -o $$@ $$(CATCH_LIB)
+endef
+# $1 folder, $2 back end's objects, $3 linker, $4 objects of tests with kernels
+define all_programs
+$(foreach l,$(LANDINGS),$(eval $(call programs,$1,$l,$2,$3)))
+$(eval $1/common/tests/kernels.test: $(TEST_MAIN) $(HARNESS) $2 $(patsubst %,$1/%,$4)
+	$3 $$^ -o $$@ $$(CATCH_LIB))
+endef
+$(call all_programs,$(EMU),$(EMU_BACKEND),$(CXX) -pthread,$(KERNEL_TESTS))
+$(call all_programs,$(FAST),$(EMU_BACKEND),$(CXX) -pthread,$(KERNEL_TESTS))
+$(if $(NVCC),$(call all_programs,$(CUDA),$(CUDA_BACKEND),$(NVCC),$(CUDA_TESTS)))
+$(HOST)/common/tests/common.test: $(TEST_MAIN) $(HARNESS) $(EMU_BACKEND) $(COMMON_TESTS)
+	$(CXX) -pthread $^ -o $@ $(CATCH_LIB)
+
+# Catch2 3 has a library, Catch2 2 is one header.
+CATCH_LIB = $(eval CATCH_LIB := $(shell printf '\043if __has_include(<catch2/catch_test_macros.hpp>)\nyes\n\043endif\n' | $(CXX) -std=c++17 -E -P -x c++ - | grep -qx yes && echo -lCatch2))$(CATCH_LIB)
+
+# --------------------------------------------------------------------------------------------------------- targets
+
+.PHONY: $(TARGETS)
+
+STEP := $(call find_step,$(firstword $(WORDS)))
+
+ifeq ($(filter step,$(MAKECMDGOALS))$(STEP),step)
+step:
+	echo "No step '$(WORDS)'." >&2; { $(STEP_LIST) } >&2; exit 2
+else
+step: $(DIR)/$(STEP).run
+	ln -sfn $< run
+	echo '$(STEP) is built: ./run'
+endif
+
+list:
+	$(STEP_LIST)
+
+TEST_STEPS := $(if $(WORDS),$(filter $(call folder,$(STEP))/%,$(LANDINGS)),$(LANDINGS))
+TEST_BINARIES = $(foreach d,$(EMU) $(FAST) $(if $(filter cuda,$(BACKEND)),$(CUDA)),$(TEST_STEPS:%=$d/%.test) \
+  $(if $(WORDS),,$(if $(wildcard $(call CUDA_TESTS)$(filter build/emu%,$d)),,$d/common/tests/kernels.test))) \
+  $(if $(WORDS),,$(HOST)/common/tests/common.test)
+test: $(TEST_BINARIES)
+	for t in $^; do $$t || exit; done
+
+clean:
+	rm -rf build run
+
+help:
+	echo help
