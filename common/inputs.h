@@ -13,8 +13,9 @@ enum class Dist {
   normal,    // N(0, 1)
   uniform,   // U(-1, 1)
   outliers,  // N(0, 1) with one entry in a thousand times 20
-  large,     // N(0, 1) times 8: scores of several hundred, exp() overflows unless the maximum is subtracted
-  negative,  // every score far below zero: Q = +|N(0,1)|, K = -|N(0,1)|; exp() of them underflows unless …
+  large,     // Q and K N(0, 1) times 8: scores of several hundred, exp() overflows unless the maximum is subtracted
+  negative,  // Q = 4 + |N(0, 1)|, K = -(4 + |N(0, 1)|): every score is below -100 (at the default scale), where exp()
+             // underflows unless the maximum is subtracted and the maximum doesn't start at zero
 };
 bool parse_dist(const std::string& name, Dist* dist);
 const char* dist_name(Dist);

@@ -1,0 +1,114 @@
+#include "common/inputs.h"
+
+#include <cmath>
+
+#include "common/dtype.h"
+
+namespace flash {
+namespace {
+
+// splitmix64 (Steele, Lea, Flood 2014): a counter, well mixed. One stream a tensor.
+class Random {
+ public:
+  Random(uint64_t seed, uint64_t stream) : state_(mix(seed) ^ mix(~stream)) {}
+
+  uint64_t next() {
+    state_ += 0x9e3779b97f4a7c15ull;
+    return mix(state_);
+  }
+
+  // The sum of twelve uniform 16-bit numbers is normal enough (mean 12 * 65535 / 2, standard deviation 65536, never
+  // past 6 of them), and integer arithmetic gives it to the bit on every machine. Box-Muller needs a logarithm and a
+  // cosine, which differ in the last bits from one C library to the next. Multiples of 2^-16: exact in fp32.
+  float normal() {
+    uint32_t sum = 0;
+    for (int draw = 0; draw < 3; ++draw) {
+      const uint64_t bits = next();
+      const uint64_t pairs = (bits & 0x0000ffff0000ffffull) + ((bits >> 16) & 0x0000ffff0000ffffull);
+      sum += uint32_t(pairs) + uint32_t(pairs >> 32);
+    }
+    return float(int32_t(sum) - 6 * 65535) * (1.0f / 65536);
+  }
+
+  // Multiples of 2^-23 in [-1, 1).
+  float uniform() { return float(int64_t(next() >> 40) - (int64_t(1) << 23)) * (1.0f / (1 << 23)); }
+
+ private:
+  static uint64_t mix(uint64_t z) {
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+    return z ^ (z >> 31);
+  }
+
+  uint64_t state_;
+};
+
+enum class Tensor { q, k, v, d_o };
+
+float draw(Random& random, Dist dist, Tensor tensor) {
+  const bool makes_scores = tensor == Tensor::q || tensor == Tensor::k;
+  switch (dist) {
+    case Dist::uniform:
+      return random.uniform();
+    case Dist::outliers: {
+      const float value = random.normal();
+      return random.next() % 1000 == 0 ? 20 * value : value;
+    }
+    case Dist::large:
+      return makes_scores ? 8 * random.normal() : random.normal();
+    case Dist::negative: {
+      const float value = random.normal();
+      if (!makes_scores) return value;
+      return tensor == Tensor::q ? 4 + std::fabs(value) : -4 - std::fabs(value);
+    }
+    case Dist::normal:
+      break;
+  }
+  return random.normal();
+}
+
+std::vector<float> make_tensor(size_t elements, Dtype dtype, Dist dist, uint64_t seed, Tensor tensor) {
+  Random random(seed, uint64_t(tensor));
+  std::vector<float> values(elements);
+  for (float& value : values) value = round_to(dtype, draw(random, dist, tensor));
+  return values;
+}
+
+struct Name {
+  Dist dist;
+  const char* name;
+};
+const Name kNames[] = {{Dist::normal, "normal"},
+                       {Dist::uniform, "uniform"},
+                       {Dist::outliers, "outliers"},
+                       {Dist::large, "large"},
+                       {Dist::negative, "negative"}};
+
+}  // namespace
+
+bool parse_dist(const std::string& name, Dist* dist) {
+  for (const Name& known : kNames) {
+    if (name == known.name) {
+      *dist = known.dist;
+      return true;
+    }
+  }
+  return false;
+}
+
+const char* dist_name(Dist dist) {
+  for (const Name& known : kNames)
+    if (dist == known.dist) return known.name;
+  return "?";
+}
+
+Inputs make_inputs(const Problem& p, Direction direction, Dist dist, uint64_t seed) {
+  Inputs inputs;
+  inputs.q = make_tensor(q_elements(p), p.dtype, dist, seed, Tensor::q);
+  inputs.k = make_tensor(kv_elements(p), p.dtype, dist, seed, Tensor::k);
+  inputs.v = make_tensor(kv_elements(p), p.dtype, dist, seed, Tensor::v);
+  if (direction == Direction::backward) inputs.d_o = make_tensor(q_elements(p), p.dtype, dist, seed, Tensor::d_o);
+  return inputs;
+}
+
+}  // namespace flash
