@@ -1,0 +1,161 @@
+// 01_fused_softmax: one kernel. A thread block takes one query row and keeps its scores in shared memory, so that S and
+// P never reach global memory. A warp takes a key: its 32 lanes read that row of K (later of V) side by side.
+//
+//   scores[key] = softmax_scale q . k[key]                    the warps share out the keys
+//   m = max(scores), scores[key] = exp(scores[key] - m), l = sum(scores)
+//   o = sum over the keys of scores[key] * v[key], / l         the warps share out the keys, warp 0 adds their sums
+//
+// Traffic: bytes the threads ask for, with d = head_dim and one pair a query row and key that it sees:
+//   read   pairs * 4 * 2 d (K and V), and q once a warp: rows * 4 * kWarps * d
+//   write  O and the LSE, nothing else
+// Limits: a row of scores must fit the shared memory of a block (227 KB on an H200: 57,000 keys); every row reads all
+// of K and V again.
+#include "common/attention.h"
+#include "common/cuda.cuh"
+
+namespace {
+
+using flash::Problem;
+
+constexpr int kWarps = 8;  // enough to keep an SM busy when long rows leave room for few blocks
+constexpr int kThreads = kWarps * kWarpSize;
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// The sum, the maximum of x over the 32 lanes of a warp, known to every lane. All lanes must call.
+__device__ __forceinline__ float warp_sum(float x) {
+  for (int distance = kWarpSize / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(kAllLanes, x, distance);
+  return x;
+}
+__device__ __forceinline__ float warp_max(float x) {
+  for (int distance = kWarpSize / 2; distance > 0; distance /= 2) x = fmaxf(x, __shfl_xor_sync(kAllLanes, x, distance));
+  return x;
+}
+
+template <int kHeadDim>
+__global__ void fused_softmax_kernel(const float* q, const float* k, const float* v, float* o, float* softmax_lse,
+                                     Problem p) {
+  constexpr int kColsPerLane = kHeadDim / kWarpSize;  // lane x of a warp owns columns x, x + 32, …
+  float* scores = dynamic_shared<float>();            // [seqlen_k]: scores first, exp(score - m) later
+  __shared__ float warp_m[kWarps];
+  __shared__ float warp_l[kWarps];
+  __shared__ float warp_o[kWarps][kHeadDim];
+
+  const int warp = threadIdx.x / kWarpSize;
+  const int lane = threadIdx.x % kWarpSize;
+  const size_t row = blockIdx.x;  // over [batch, heads, seqlen_q]
+  const int i = int(row % p.seqlen_q);
+  const int head = int(row / p.seqlen_q % p.heads);
+  const size_t batch = row / p.seqlen_q / p.heads;
+  const size_t kv_head = batch * p.kv_heads + head / (p.heads / p.kv_heads);
+  const float* k_head = k + kv_head * p.seqlen_k * kHeadDim;
+  const float* v_head = v + kv_head * p.seqlen_k * kHeadDim;
+  const int keys = p.causal ? max(0, p.seqlen_k - p.seqlen_q + i + 1) : p.seqlen_k;  // the row sees keys 0 … keys - 1
+
+  float q_row[kColsPerLane];
+  for (int n = 0; n < kColsPerLane; ++n) q_row[n] = q[row * kHeadDim + n * kWarpSize + lane];
+
+  // 1. The scores.
+  for (int key = warp; key < keys; key += kWarps) {
+    const float* k_row = k_head + size_t(key) * kHeadDim;
+    float dot = 0.0f;
+    for (int n = 0; n < kColsPerLane; ++n) dot += q_row[n] * k_row[n * kWarpSize + lane];
+    dot = warp_sum(dot);
+    if (lane == 0) scores[key] = p.softmax_scale * dot;
+  }
+  __syncthreads();  // each thread now reads scores that other warps wrote
+
+  // 2. Their softmax, but for the division: the maximum, then the exponentials and their sum.
+  float m = -INFINITY;
+  for (int key = threadIdx.x; key < keys; key += kThreads) m = fmaxf(m, scores[key]);
+  m = warp_max(m);
+  if (lane == 0) warp_m[warp] = m;
+  __syncthreads();  // warp_m is complete
+  for (int w = 0; w < kWarps; ++w) m = fmaxf(m, warp_m[w]);
+
+  float l = 0.0f;
+  for (int key = threadIdx.x; key < keys; key += kThreads) {
+    const float e = expf(scores[key] - m);
+    scores[key] = e;
+    l += e;
+  }
+  l = warp_sum(l);
+  if (lane == 0) warp_l[warp] = l;
+  __syncthreads();  // warp_l is complete, and so are the exponentials
+
+  // 3. The output: each warp adds up the values of its keys.
+  float o_row[kColsPerLane] = {};
+  for (int key = warp; key < keys; key += kWarps) {
+    const float* v_row = v_head + size_t(key) * kHeadDim;
+    const float e = scores[key];
+    for (int n = 0; n < kColsPerLane; ++n) o_row[n] += e * v_row[n * kWarpSize + lane];
+  }
+  for (int n = 0; n < kColsPerLane; ++n) warp_o[warp][n * kWarpSize + lane] = o_row[n];
+  __syncthreads();  // warp_o is complete
+
+  // 4. Warp 0 adds the warps' sums and divides.
+  if (warp != 0) return;
+  l = 0.0f;
+  for (int w = 0; w < kWarps; ++w) l += warp_l[w];
+  const float inverse_l = l > 0.0f ? 1.0f / l : 0.0f;  // l = 0: the row sees no key and its output is 0
+  for (int n = 0; n < kColsPerLane; ++n) {
+    float sum = 0.0f;
+    for (int w = 0; w < kWarps; ++w) sum += warp_o[w][n * kWarpSize + lane];
+    o[row * kHeadDim + n * kWarpSize + lane] = sum * inverse_l;
+  }
+  if (lane == 0) softmax_lse[row] = m + logf(l);  // -inf where the row sees no key
+}
+
+template <int kHeadDim>
+void forward_head_dim(const flash::ForwardArgs& args, flash::Stream stream) {
+  const Problem& p = args.problem;
+  const unsigned blocks = unsigned(flash::q_rows(p));
+  const size_t shared_bytes = p.seqlen_k * sizeof(float);
+  launch(fused_softmax_kernel<kHeadDim>, blocks, kThreads, shared_bytes, stream, static_cast<const float*>(args.q),
+         static_cast<const float*>(args.k), static_cast<const float*>(args.v), static_cast<float*>(args.o),
+         args.softmax_lse, p);
+}
+
+void forward(const flash::ForwardArgs& args, void*, flash::Stream stream) {
+  switch (args.problem.head_dim) {
+    case 32:
+      return forward_head_dim<32>(args, stream);
+    case 64:
+      return forward_head_dim<64>(args, stream);
+    case 128:
+      return forward_head_dim<128>(args, stream);
+  }
+}
+
+std::string supports(const Problem& p, const flash::Device& device) {
+  const size_t of_the_warps = kWarps * (2 + p.head_dim) * sizeof(float);                      // warp_m, warp_l, warp_o
+  const size_t needed = ceil_div(int(of_the_warps), 128) * 128 + p.seqlen_k * sizeof(float);  // scores start at 128 n
+  if (needed <= device.shared_bytes_per_block) return "";
+  return "01_fused_softmax keeps a row of scores in shared memory: seqlen_k " + std::to_string(p.seqlen_k) + " needs " +
+         std::to_string((needed + 1023) / 1024) + " KB, this device has " +
+         std::to_string(device.shared_bytes_per_block / 1024) + " KB";
+}
+
+flash::Traffic traffic(const Problem& p) {
+  const double pairs = flash::flops(p, flash::Direction::forward) / (4 * p.head_dim);  // unmasked ones
+  const double q_read = double(flash::q_elements(p)) * kWarps;
+  const double kv_read = pairs * 2 * p.head_dim;
+  const double write = double(flash::q_elements(p)) + double(flash::q_rows(p));
+  return {4 * (q_read + kv_read), 4 * write};
+}
+
+flash::StepInfo step_info() {
+  flash::StepInfo step;
+  step.number = "01";
+  step.name = "01_fused_softmax";
+  step.idea = "one kernel: a row of scores stays in shared memory";
+  step.dtypes = {flash::Dtype::fp32};
+  step.head_dims = {32, 64, 128};
+  step.supports = supports;
+  step.traffic = traffic;
+  step.forward = forward;
+  return step;
+}
+
+const flash::RegisterStep registered(step_info());
+
+}  // namespace
