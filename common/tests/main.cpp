@@ -1,9 +1,9 @@
 // main() of every test binary: Catch2's own, and a line of totals added to the file $FLASH_TEST_TOTALS for `make test`.
 #if __has_include(<catch2/catch_test_macros.hpp>)  // Catch2 3
 #include <catch2/catch_session.hpp>
+#include <catch2/catch_test_case_info.hpp>
 #include <catch2/reporters/catch_reporter_event_listener.hpp>
 #include <catch2/reporters/catch_reporter_registrars.hpp>
-#include <catch2/catch_test_case_info.hpp>
 using Listener = Catch::EventListenerBase;
 #else  // Catch2 2
 #define CATCH_CONFIG_RUNNER

@@ -1,0 +1,218 @@
+#include "common/tests/step_tests.h"
+
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+#include <sstream>
+
+#include "common/check.h"
+#include "common/error.h"
+
+namespace flash::tests {
+
+const StepInfo& step() { return main_step(); }
+
+const Device& device() {
+  static const Device the_device = query_device();
+  return the_device;
+}
+
+bool on_gpu() { return std::string(backend_name()) == "cuda"; }
+
+Problem make_problem(int seqlen_q, int seqlen_k, int head_dim, Dtype dtype) {
+  Problem p;
+  p.seqlen_q = seqlen_q;
+  p.seqlen_k = seqlen_k;
+  p.head_dim = head_dim;
+  p.softmax_scale = 1 / std::sqrt(float(head_dim));
+  p.dtype = dtype;
+  return p;
+}
+
+bool watched() {
+  static const bool is_watched = [] {
+    if (on_gpu()) return false;
+    const Problem p = make_problem(1, 1, step().head_dims.front());
+    emu::reset_report();
+    run_once(step(), p, make_inputs(p, step().direction, Dist::normal, 1));
+    return emu::take_report().watched;
+  }();
+  return is_watched;
+}
+
+std::string describe(const Problem& p, Dist dist) {
+  std::ostringstream text;
+  text << "batch " << p.batch << " heads " << p.heads << " kv_heads " << p.kv_heads << " seqlen_q " << p.seqlen_q
+       << " seqlen_k " << p.seqlen_k << " head_dim " << p.head_dim << (p.causal ? " causal " : " ")
+       << dtype_name(p.dtype) << " scale " << p.softmax_scale << " " << dist_name(dist)
+       << (p.deterministic ? " deterministic" : "");
+  return text.str();
+}
+
+std::vector<Case> awkward_cases(const StepInfo& step) {
+  struct Shape {
+    int batch, heads, kv_heads, seqlen_q, seqlen_k;
+  };
+  static const std::vector<Shape> shapes = {
+      {1, 1, 1, 1, 1},   {1, 3, 1, 2, 2},    {3, 1, 1, 31, 31},   {1, 1, 1, 33, 33},    // around a warp
+      {1, 2, 1, 63, 63}, {1, 1, 1, 65, 65},  {1, 1, 1, 127, 127}, {1, 1, 1, 257, 257},  // around tiles
+      {1, 2, 2, 1, 257}, {1, 1, 1, 257, 1},  {1, 3, 3, 33, 127},  {1, 1, 1, 127, 33},   // unequal; rows without a key
+      {3, 3, 1, 65, 31}, {1, 4, 2, 64, 128}, {2, 6, 3, 17, 70},   {1, 1, 1, 128, 64},   // groups, whole tiles
+  };
+  static const std::vector<Shape> small_shapes = {
+      {1, 1, 1, 1, 1}, {1, 2, 1, 33, 17}, {2, 2, 2, 17, 35}, {1, 1, 1, 65, 70}};
+  static const std::vector<Dist> dists = {Dist::normal, Dist::uniform, Dist::outliers, Dist::large, Dist::negative};
+  const bool few = watched();
+
+  std::vector<Case> cases;
+  const auto add = [&](const Shape& s, int head_dim, Dtype dtype, bool causal, Dist dist, float scale_factor) {
+    Problem p = make_problem(s.seqlen_q, s.seqlen_k, head_dim, dtype);
+    p.batch = s.batch;
+    p.heads = s.heads;
+    p.kv_heads = s.kv_heads;
+    p.causal = causal;
+    p.softmax_scale *= scale_factor;
+    if (why_not(step, p, device()).empty()) cases.push_back({p, dist, cases.size() + 1});
+  };
+  for (Dtype dtype : step.dtypes) {
+    for (int head_dim : step.head_dims) {
+      for (const Shape& shape : few ? small_shapes : shapes) {
+        for (bool causal : {false, true}) add(shape, head_dim, dtype, causal, Dist::normal, 1);
+      }
+      if (few) continue;
+      for (bool causal : {false, true}) {
+        for (Dist dist : dists) add({1, 2, 1, 47, 95}, head_dim, dtype, causal, dist, 1);
+        for (float factor : {1e-3f, 20.f}) add({1, 1, 1, 70, 81}, head_dim, dtype, causal, Dist::normal, factor);
+      }
+    }
+  }
+  return cases;
+}
+
+void require_pass(const Problem& p, Dist dist, uint64_t seed, const StepInfo& step) {
+  INFO(step.name << " on " << describe(p, dist) << " seed " << seed);
+  const Inputs inputs = make_inputs(p, step.direction, dist, seed);
+  emu::reset_report();
+  const Outputs outputs = run_once(step, p, inputs);
+  for (const emu::Fault& fault : emu::take_report().faults) FAIL_CHECK(fault.message);
+  const CheckResult result = step.direction == Direction::forward ? check_forward(p, inputs, outputs, seed)
+                                                                  : check_backward(p, inputs, outputs, seed);
+  INFO(result.message);
+  REQUIRE(result.verdict == Verdict::pass);
+}
+
+void require_pass_awkward(const StepInfo& step) {
+  const std::vector<Case> cases = awkward_cases(step);
+  if (cases.empty()) WARN("SKIP: " << why_not(step, make_problem(64, 64, step.head_dims.front()), device()));
+  for (const Case& c : cases) require_pass(c.problem, c.dist, c.seed, step);
+}
+
+void require_pass_shuffled(const Problem& p, int seeds, const StepInfo& step) {
+  if (on_gpu()) return;
+  const char* before = std::getenv("EMU_SEED");
+  const std::string saved = before ? before : "";
+  for (int seed = 1; seed <= seeds; ++seed) {
+    INFO("EMU_SEED=" << seed);
+    setenv("EMU_SEED", std::to_string(seed).c_str(), 1);
+    require_pass(p, Dist::normal, 1, step);
+  }
+  before ? setenv("EMU_SEED", saved.c_str(), 1) : unsetenv("EMU_SEED");
+}
+
+void require_refused(const Problem& p, const std::string& part, const StepInfo& step) {
+  INFO(step.name << " on " << describe(p, Dist::normal));
+  REQUIRE_THAT(why_not(step, p, device()), ContainsSubstring(part));
+  try {
+    Execution(step, p, Inputs());
+    FAIL("Execution took what the step refuses");
+  } catch (const Error& error) {
+    REQUIRE(error.status == kNotSupported);
+    REQUIRE_THAT(error.what(), ContainsSubstring(part));
+  }
+}
+
+emu::Report report_of(const Problem& p, const StepInfo& step) {
+  const Inputs inputs = make_inputs(p, step.direction, Dist::normal, 1);
+  Execution execution(step, p, inputs);
+  emu::reset_report();
+  execution.run();
+  execution.outputs();
+  return emu::take_report();
+}
+
+emu::Counts counts_of(const Problem& p, const StepInfo& step) {
+  INFO(step.name << " on " << describe(p, Dist::normal));
+  REQUIRE(watched());
+  const emu::Report report = report_of(p, step);
+  for (const emu::Fault& fault : report.faults) FAIL_CHECK(fault.message);
+  return report.total();
+}
+
+namespace {
+
+void add(emu::AccessCounts& sum, const emu::AccessCounts& more) {
+  sum.requests += more.requests;
+  sum.bytes += more.bytes;
+  sum.sectors += more.sectors;
+  sum.wavefronts += more.wavefronts;
+  sum.conflicts += more.conflicts;
+}
+
+void add(emu::Counts& sum, const emu::Counts& more) {
+  add(sum.global_read, more.global_read);
+  add(sum.global_write, more.global_write);
+  add(sum.shared_read, more.shared_read);
+  add(sum.shared_write, more.shared_write);
+  sum.atomics += more.atomics;
+  sum.shuffles += more.shuffles;
+  sum.barriers += more.barriers;
+  sum.exps += more.exps;
+  sum.mmas += more.mmas;
+  sum.ldmatrixes += more.ldmatrixes;
+  sum.async_copies += more.async_copies;
+}
+
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+// The kernel file of a step: 02_online_softmax/online_softmax.cu or 05_tensor_core/1_mma.cu.
+std::string kernel_file(const StepInfo& step) {
+  if (step.name.find('/') != std::string::npos) return step.name + ".cu";
+  return step.name + "/" + step.name.substr(step.name.find('_') + 1) + ".cu";
+}
+
+}  // namespace
+
+emu::Counts counts_of_lines(const emu::Report& report, const std::string& text, const StepInfo& step) {
+  const std::string path = kernel_file(step);
+  std::ifstream file(path);
+  INFO("lines of " << path << " with \"" << text << "\"; tests run in the repository's root");
+  REQUIRE(file);
+  emu::Counts sum;
+  bool found = false;
+  std::string line;
+  for (int number = 1; std::getline(file, line); ++number) {
+    if (line.find(text) == std::string::npos) continue;
+    for (const emu::KernelReport& kernel : report.kernels) {
+      for (const emu::LineCounts& counted : kernel.lines) {
+        if (counted.line != number || !ends_with(counted.file, path)) continue;
+        add(sum, counted.counts);
+        found = true;
+      }
+    }
+  }
+  REQUIRE(found);
+  return sum;
+}
+
+void require_traffic(const Problem& p, const StepInfo& step) {
+  if (!watched()) return;
+  INFO(step.name << " on " << describe(p, Dist::normal));
+  const emu::Counts counts = counts_of(p, step);
+  const Traffic expected = step.traffic(p);
+  REQUIRE(double(counts.global_read.bytes) == expected.read_bytes);
+  REQUIRE(double(counts.global_write.bytes) == expected.write_bytes);
+}
+
+}  // namespace flash::tests

@@ -1,0 +1,56 @@
+// What a step's test.cpp calls: problems that break kernels, a run of the step checked against the reference, and what
+// the CPU back end counted. A test binary is about one step, tests::step(); the same test.cpp is linked with each of its
+// folder's landings, and with kernels that are watched (counts and faults; slow), not watched, and compiled for a GPU.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "common/attention.h"
+#include "common/emu/report.h"
+#include "common/execute.h"
+#include "common/inputs.h"
+#include "common/tests/catch.h"
+
+namespace flash::tests {
+
+const StepInfo& step();  // main_step()
+const Device& device();  // the device at hand
+bool on_gpu();           // the CUDA back end
+bool watched();          // kernels of this binary are counted and searched for faults
+
+// A problem with softmax_scale = 1/sqrt(head_dim), heads = kv_heads = batch = 1; change the fields that matter.
+Problem make_problem(int seqlen_q, int seqlen_k, int head_dim, Dtype = tests::step().dtypes.front());
+std::string describe(const Problem&, Dist);
+
+struct Case {
+  Problem problem;
+  Dist dist = Dist::normal;
+  uint64_t seed = 1;
+};
+
+// Problems that break kernels, those of them the step takes: lengths of 1, around warps and tiles, and unequal both
+// ways; causal rows that see no key; batches, GQA groups and MQA; every distribution, small and large scales; every
+// dtype and head_dim of the step. A watched build gets a few small ones, for it is a hundred times slower.
+std::vector<Case> awkward_cases(const StepInfo& = tests::step());
+
+// Runs the step on the problem and REQUIREs the checker's pass; in a watched build also that there was no fault.
+void require_pass(const Problem&, Dist = Dist::normal, uint64_t seed = 1, const StepInfo& = tests::step());
+// require_pass() on all awkward_cases().
+void require_pass_awkward(const StepInfo& = tests::step());
+// require_pass() with thread, warp and block order shuffled by `seeds` seeds (CPU back end; nothing on a GPU).
+void require_pass_shuffled(const Problem&, int seeds = 5, const StepInfo& = tests::step());
+// The step refuses the problem, by why_not() and by Execution, with a sentence that contains `part`.
+void require_refused(const Problem&, const std::string& part, const StepInfo& = tests::step());
+
+// What the CPU back end counted and found while the step ran once on the problem (a backward step's forward is left
+// out). Only where watched().
+emu::Report report_of(const Problem&, const StepInfo& = tests::step());
+// Its counts, over all kernels; REQUIREs no fault.
+emu::Counts counts_of(const Problem&, const StepInfo& = tests::step());
+// The counts of the lines of the step's kernel file that contain `text` (a call, an array access), summed; REQUIREs that
+// there is such a line. So a test can speak of "the load of K" and survive an edit above it.
+emu::Counts counts_of_lines(const emu::Report&, const std::string& text, const StepInfo& = tests::step());
+// Counted global bytes, read and written, equal step.traffic(problem) exactly; REQUIREd where watched().
+void require_traffic(const Problem&, const StepInfo& = tests::step());
+
+}  // namespace flash::tests
