@@ -16,14 +16,30 @@ struct AccessCounts {
   uint64_t sectors = 0;     // global: distinct 32-byte sectors, a request at a time
   uint64_t wavefronts = 0;  // shared: passes over the 32 banks
   uint64_t conflicts = 0;   // shared: wavefronts beyond the least the request's width needs
+
+  AccessCounts& operator+=(const AccessCounts& other) {
+    requests += other.requests, bytes += other.bytes, sectors += other.sectors;
+    wavefronts += other.wavefronts, conflicts += other.conflicts;
+    return *this;
+  }
 };
 
 struct Counts {
   AccessCounts global_read, global_write, shared_read, shared_write;
-  uint64_t atomics = 0, shuffles = 0, barriers = 0;  // a warp at a time; a __syncthreads counts once a warp
-  uint64_t exps = 0;                                 // exp calls, a thread at a time
-  uint64_t mmas = 0, ldmatrixes = 0;                 // a warp at a time
-  uint64_t async_copies = 0;                         // cp.async, a warp at a time; their bytes are in global_read and shared_write
+  uint64_t atomics = 0;   // a warp at a time; an atomic is a request, bytes and sectors of global_write or shared_write too
+  uint64_t shuffles = 0;  // shuffles, votes and warp reductions, a warp at a time
+  uint64_t barriers = 0;  // a warp at a time: a __syncthreads counts once a warp, a __syncwarp once
+  uint64_t exps = 0;      // exp calls, a thread at a time
+  uint64_t mmas = 0, ldmatrixes = 0;  // a warp at a time
+  uint64_t async_copies = 0;  // cp.async, a warp at a time; their bytes are in global_read and shared_write
+
+  Counts& operator+=(const Counts& other) {
+    global_read += other.global_read, global_write += other.global_write;
+    shared_read += other.shared_read, shared_write += other.shared_write;
+    atomics += other.atomics, shuffles += other.shuffles, barriers += other.barriers, exps += other.exps;
+    mmas += other.mmas, ldmatrixes += other.ldmatrixes, async_copies += other.async_copies;
+    return *this;
+  }
 };
 
 struct LineCounts {
@@ -59,7 +75,11 @@ struct Report {
   bool watched = false;  // false: built with WATCH=0, nothing was counted
   std::vector<KernelReport> kernels;
   std::vector<Fault> faults;
-  Counts total() const;
+  Counts total() const {
+    Counts sum;
+    for (const KernelReport& kernel : kernels) sum += kernel.total;
+    return sum;
+  }
 };
 
 void reset_report();    // forget counts and faults
