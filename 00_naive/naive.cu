@@ -54,16 +54,13 @@ __global__ void softmax_kernel(float* s, float* softmax_lse, Problem p, size_t r
   float* s_row = s + row * p.seqlen_k;
   float m = -INFINITY;
   for (int key = 0; key < p.seqlen_k; ++key) m = fmaxf(m, s_row[key]);
-  if (m == -INFINITY) {  // the row sees no key; -inf - -inf below would be NaN
-    for (int key = 0; key < p.seqlen_k; ++key) s_row[key] = 0.0f;
-    softmax_lse[row] = -INFINITY;
-    return;
-  }
+  if (m == -INFINITY) m = 0.0f;  // the row sees no key: exp(-inf - 0) is 0, where exp(-inf - -inf) would be NaN
 
   float l = 0.0f;
   for (int key = 0; key < p.seqlen_k; ++key) l += expf(s_row[key] - m);
-  for (int key = 0; key < p.seqlen_k; ++key) s_row[key] = expf(s_row[key] - m) / l;
-  softmax_lse[row] = m + logf(l);
+  const float inverse_l = l > 0.0f ? 1.0f / l : 0.0f;
+  for (int key = 0; key < p.seqlen_k; ++key) s_row[key] = expf(s_row[key] - m) * inverse_l;
+  softmax_lse[row] = m + logf(l);  // log(0) = -inf where the row sees no key
 }
 
 // o[row][x] = sum over the keys of p[row][key] * v[key][x].

@@ -1,0 +1,110 @@
+// 00_naive: right everywhere, and as wasteful as its chapter says.
+#include "common/tests/catch.h"
+#include "common/tests/step_tests.h"
+
+using namespace flash;
+using tests::make_problem;
+
+namespace {
+
+// Unequal lengths, a ragged run of keys, several rows a block of the softmax, grouped heads.
+std::vector<Problem> counted_problems() {
+  std::vector<Problem> problems;
+  for (int head_dim : {32, 64, 128}) {
+    problems.push_back(make_problem(32, 32, head_dim));
+    problems.push_back(make_problem(5, 150, head_dim));
+    Problem grouped = make_problem(21, 9, head_dim);  // causal: rows that see no key
+    grouped.batch = 2;
+    grouped.heads = 4;
+    grouped.kv_heads = 2;
+    grouped.causal = true;
+    problems.push_back(grouped);
+  }
+  return problems;
+}
+
+const emu::KernelReport& kernel(const emu::Report& report, const std::string& name) {
+  for (const emu::KernelReport& k : report.kernels) {
+    if (k.name == name) return k;
+  }
+  FAIL("no kernel " << name << " in the report");
+  throw 0;
+}
+
+}  // namespace
+
+TEST_CASE("00 gives the reference's O and LSE on awkward problems") { tests::require_pass_awkward(); }
+
+TEST_CASE("00 does not depend on the order of threads, warps and blocks") {
+  Problem p = make_problem(19, 37, 32);
+  p.heads = 2;
+  p.causal = true;
+  tests::require_pass_shuffled(p);
+}
+
+TEST_CASE("00 refuses what a grid or the memory can't hold") {
+  tests::require_refused(make_problem(1, 2000000000, 64), "00_naive");
+  tests::require_refused(make_problem(2000000000, 2000000000, 64), "00_naive keeps every score in global memory");
+  if (tests::device().global_bytes > size_t(9) << 30) {
+    tests::require_refused(make_problem(1, 65535 * 128 + 1, 32), "CUDA allows 65535 blocks along y");
+  }
+}
+
+TEST_CASE("00's workspace is one float a pair of query and key") {
+  Problem p = make_problem(1000, 3000, 64);
+  p.batch = 2;
+  p.heads = 8;
+  REQUIRE(tests::step().workspace_bytes(p) == size_t(2) * 8 * 1000 * 3000 * 4);
+  const Problem long_one = make_problem(100000, 100000, 64);  // N * N is more than an int holds
+  REQUIRE(tests::step().workspace_bytes(long_one) == size_t(40000000000));
+}
+
+TEST_CASE("00 asks for the bytes its formula says") {
+  for (const Problem& p : counted_problems()) tests::require_traffic(p);
+}
+
+TEST_CASE("00 writes N x N scores twice and reads them back twice") {
+  if (!tests::watched()) return;
+  for (const Problem& p : counted_problems()) {
+    INFO(tests::describe(p, Dist::normal));
+    const emu::Report report = tests::report_of(p);
+    const uint64_t rows = q_rows(p);
+    const uint64_t matrix = rows * p.seqlen_k * 4;  // bytes of S, and of P
+    const emu::KernelReport& scores = kernel(report, "scores_kernel");
+    const emu::KernelReport& softmax = kernel(report, "softmax_kernel");
+    const emu::KernelReport& output = kernel(report, "output_kernel");
+
+    CHECK(scores.total.global_write.bytes == matrix);                  // S goes out
+    CHECK(softmax.distinct_read_bytes == matrix);                      // and comes back
+    CHECK(softmax.total.global_write.bytes == matrix + rows * 4);      // P goes out, and the LSE
+    CHECK(output.distinct_read_bytes == matrix + kv_elements(p) * 4);  // and comes back, with V
+    CHECK(output.total.global_write.bytes == q_elements(p) * 4);
+
+    // What the threads ask for is more: the softmax reads S three times, and every column of O reads P again.
+    CHECK(softmax.total.global_read.bytes == 3 * matrix);
+    CHECK(scores.total.global_read.bytes == 2 * p.head_dim * matrix);
+    CHECK(output.total.global_read.bytes == 2 * p.head_dim * matrix);
+    CHECK(report.total().exps == 2 * matrix / 4);
+  }
+}
+
+TEST_CASE("00 reads K without coalescing: a sector for every lane") {
+  if (!tests::watched()) return;
+  for (int head_dim : {32, 64, 128}) {
+    const Problem p = make_problem(6, 96, head_dim);
+    INFO(tests::describe(p, Dist::normal));
+    const emu::Report report = tests::report_of(p);
+    const uint64_t warps = 6 * 96 / 32;
+
+    const emu::AccessCounts k = tests::counts_of_lines(report, "k_x = k_row[x]").global_read;
+    CHECK(k.requests == warps * head_dim);
+    CHECK(k.sectors == 32 * k.requests);
+
+    const emu::AccessCounts q = tests::counts_of_lines(report, "dot += q_row[x] * k_x").global_read;
+    CHECK(q.sectors == q.requests);  // all lanes ask for the same float
+
+    const emu::AccessCounts v = tests::counts_of_lines(report, "v_x = v_column").global_read;
+    CHECK(v.requests == uint64_t(6) * head_dim / 32 * 96);
+    CHECK(v.sectors == 4 * v.requests);  // 32 lanes side by side: 128 bytes
+  }
+}
