@@ -6,6 +6,7 @@
 #include "common/dtype.h"
 #include "common/emu/report.h"
 #include "common/error.h"
+#include "common/memory.h"
 
 namespace flash {
 
@@ -75,11 +76,7 @@ Execution::Execution(const StepInfo& step, const Problem& p, const Inputs& in) :
   const Device device = query_device();
   const std::string reason = why_not(step, p, device);
   if (!reason.empty()) throw Error(kNotSupported, reason);
-  if (const size_t need = device_bytes(step, p); need > device.global_bytes) {
-    throw Error(kNotSupported, step.name + " needs " + std::to_string(need) + " bytes for this problem, " +
-                                   std::to_string(workspace_of(step, p)) + " of them workspace; " + device.name +
-                                   " has " + std::to_string(device.global_bytes) + " bytes free");
-  }
+  require_memory(step, p, device);
   buffers_ = std::make_unique<Buffers>(p, in);
   if (step.direction == Direction::forward) {
     buffers_->set_workspace(workspace_of(step, p));
