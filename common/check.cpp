@@ -1,0 +1,467 @@
+// The rule. For each checked element, with `unit` the error that rounding explains there (expected.h):
+//
+//   |got - expected| <= 2 * worst * unit + one ulp of the output type at max(|expected|, the row's scale)
+//
+// `worst` is the largest error of the plain materialised computation (materialised.h) over all checked elements, in
+// units; the RMS over the elements is bounded likewise by twice its RMS. Reasons:
+//   - Twice: a right kernel sums in another order and rounds elsewhere, so its errors are other draws of the same kind.
+//   - Units instead of the bare scale of a row: rows differ. With one figure for all, the rows that cancel (dQ of a row
+//     that sees one key is zero) would either fail on noise or, setting the figure, let garbage pass in the others.
+//   - One ulp: the output is rounded to its type whatever the algorithm, and a draw may be lucky (exactly representable).
+//   - A small problem is few draws, which may all be lucky: `worst` counts as at least kLeastWorst (and kLeastRms), what
+//     right kernels show on problems large enough not to be lucky (measured by common/tests/check_test.cpp).
+// What rounding can't touch is held to the bit: rows that see no key are O = 0, LSE = -inf, dQ = 0; NaN and infinity fail
+// anywhere in an output, in rows that aren't sampled as well.
+#include "common/check.h"
+
+#include <algorithm>
+#include <cfloat>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+
+#include "common/check_pattern.h"
+#include "common/check_rows.h"
+#include "common/dtype.h"
+#include "common/error.h"
+#include "common/expected.h"
+#include "common/layout.h"
+#include "common/materialised.h"
+
+namespace flash {
+namespace {
+
+const double kLeastWorst = 1.0;
+const double kLeastRms = 0.25;
+
+// Checking a row costs its length times head_dim; this much is about a second.
+const double kWorkForAllRows = 3e8;
+const double kElementsForAllRows = 1 << 22;
+const size_t kLeastSampledRows = 8;
+
+uint64_t scrambled(uint64_t x) {
+  x += 0x9e3779b97f4a7c15ull;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
+  return x ^ (x >> 31);
+}
+
+// `count` of 0 .. total-1, ascending: the ends first, then the edges of tiles (16 to 256 rows) at both ends, then any.
+std::vector<int> sample(int total, size_t count, uint64_t seed) {
+  std::vector<int> chosen;
+  auto choose = [&](long long i) {
+    if (i < 0 || i >= total || chosen.size() >= count) return;
+    if (std::find(chosen.begin(), chosen.end(), int(i)) == chosen.end()) chosen.push_back(int(i));
+  };
+  if (count >= size_t(total)) {
+    for (int i = 0; i < total; ++i) chosen.push_back(i);
+    return chosen;
+  }
+  choose(0);
+  choose(total - 1);
+  for (int tile : {64, 128, 32, 16, 256}) {
+    const int last = (total - 1) / tile * tile;  // where the last, perhaps ragged, tile starts
+    for (int edge : {last, last - 1, tile - 1, tile}) {
+      if (chosen.size() * 2 < count) choose(edge);
+    }
+  }
+  for (uint64_t draw = 0; chosen.size() < count && draw < 100 * count; ++draw)
+    choose((long long)(scrambled(seed * 1000003 + draw) % uint64_t(total)));
+  std::sort(chosen.begin(), chosen.end());
+  return chosen;
+}
+
+// All rows of a small tensor, else as many as the work allows, spread over the batch and the heads.
+std::vector<RowIndex> rows_to_check(int batch, int heads, int rows_per_head, double work_per_row, int columns,
+                                    uint64_t seed) {
+  const double total = double(batch) * heads * rows_per_head;
+  size_t per_head = rows_per_head;
+  int head_step = 1;
+  if (total * work_per_row > kWorkForAllRows || total * columns > kElementsForAllRows) {
+    const double rows = std::max(double(kLeastSampledRows),
+                                 std::min(kWorkForAllRows / work_per_row, kElementsForAllRows / columns));
+    per_head = size_t(std::max(2.0, rows / (double(batch) * heads)));
+    head_step = int(std::max(1.0, std::ceil(double(batch) * heads * per_head / rows)));
+  }
+  std::vector<RowIndex> rows;
+  const long long all_heads = (long long)batch * heads;
+  for (long long at = 0; at < all_heads; ++at) {
+    if (at % head_step != 0 && at != all_heads - 1) continue;
+    for (int i : sample(rows_per_head, per_head, scrambled(seed + uint64_t(at))))
+      rows.push_back({int(at / heads), int(at % heads), i});
+  }
+  return rows;
+}
+
+CheckedRows new_rows(const std::string& tensor, Dtype dtype, int batch, int heads, int rows_per_head, int columns) {
+  CheckedRows t;
+  t.tensor = tensor;
+  t.dtype = dtype;
+  t.heads = heads;
+  t.rows_per_head = rows_per_head;
+  t.columns = columns;
+  t.rows_total = size_t(batch) * heads * rows_per_head;
+  return t;
+}
+
+size_t row_position(const CheckedRows& t, const RowIndex& row) {
+  return ((size_t(row.b) * t.heads + row.h) * t.rows_per_head + row.i) * t.columns;
+}
+
+void append(CheckedRows* t, const RowIndex& row, const ExpectedRow& expected, const float* plain,
+            const std::vector<float>& got) {
+  t->rows.push_back(row);
+  t->expected.insert(t->expected.end(), expected.value.begin(), expected.value.end());
+  t->unit.insert(t->unit.end(), expected.unit.begin(), expected.unit.end());
+  t->plain.insert(t->plain.end(), plain, plain + t->columns);
+  const size_t at = row_position(*t, row);
+  t->got.insert(t->got.end(), got.begin() + at, got.begin() + at + t->columns);
+}
+
+double rms(const double* values, int n) {
+  double sum = 0;
+  for (int c = 0; c < n; ++c) sum += values[c] * values[c];
+  return std::sqrt(sum / n);
+}
+
+double unit_roundoff(Dtype dtype) { return std::ldexp(1.0, dtype == Dtype::fp32 ? -24 : dtype == Dtype::fp16 ? -11 : -8); }
+
+// What a row's errors are divided by in reports: the RMS of its reference; for LSE at least 1, as an absolute error of
+// LSE is a relative one of exp(LSE). A row that cancels almost to nothing is measured by the terms that cancel.
+double scale_of_row(const CheckedRows& t, size_t r) {
+  const double value = rms(&t.expected[r * t.columns], t.columns);
+  if (t.tensor == "LSE") return std::isfinite(value) ? std::max(1.0, value) : 1.0;
+  const double terms = rms(&t.unit[r * t.columns], t.columns) / unit_roundoff(t.dtype);
+  return value > std::ldexp(terms, -10) ? value : terms;
+}
+
+bool must_be_exact(const CheckedRows& t, size_t e) { return t.unit[e] == 0 && (t.expected[e] == 0 || std::isinf(t.expected[e])); }
+
+bool is_same_infinity(double expected, float got) { return std::isinf(expected) && double(got) == expected; }
+
+double error_of(const CheckedRows& t, size_t e) {
+  if (is_same_infinity(t.expected[e], t.got[e])) return 0;
+  const double error = std::fabs(double(t.got[e]) - t.expected[e]);
+  return std::isnan(error) ? std::numeric_limits<double>::infinity() : error;
+}
+
+std::vector<int> index_of(const CheckedRows& t, size_t e) {
+  const RowIndex& row = t.rows[e / t.columns];
+  std::vector<int> index{row.b, row.h, row.i};
+  if (t.tensor != "LSE") index.push_back(int(e % t.columns));
+  return index;
+}
+
+// Fills scale, bound and wrong; the verdict and its figures. `reference` is what the yardstick's errors are measured
+// from (the same as t->expected, unless that came from a file).
+TensorCheck judge(CheckedRows* t, const std::vector<double>& reference, int extra_ulps = 0) {
+  TensorCheck check;
+  check.tensor = t->tensor;
+  check.rows_checked = t->rows.size();
+  check.rows_total = t->rows_total;
+  t->scale.resize(t->rows.size());
+  t->bound.assign(t->elements(), 0.0);
+  t->wrong.assign(t->elements(), 0);
+  for (size_t r = 0; r < t->rows.size(); ++r) t->scale[r] = scale_of_row(*t, r);
+
+  // The yardstick: the materialised computation's errors in units.
+  double worst = kLeastWorst;
+  double square_sum = 0;
+  size_t inexact = 0;
+  for (size_t e = 0; e < t->elements(); ++e) {
+    if (must_be_exact(*t, e)) continue;
+    const double error = std::fabs(double(t->plain[e]) - reference[e]);
+    if (!std::isfinite(error)) {
+      check.verdict = Verdict::skip;
+      check.first_index = check.worst_index = index_of(*t, e);
+      check.first_expected = check.worst_expected = t->expected[e];
+      check.first_got = check.worst_got = t->got[e];
+      return check;
+    }
+    if (t->unit[e] == 0) continue;
+    worst = std::max(worst, error / t->unit[e]);
+    square_sum += (error / t->unit[e]) * (error / t->unit[e]);
+    ++inexact;
+  }
+  const double rms_of_plain = std::max(kLeastRms, inexact ? std::sqrt(square_sum / double(inexact)) : 0.0);
+
+  double worst_ratio = -1, error_squares = 0, bound_squares = 0;
+  for (size_t e = 0; e < t->elements(); ++e) {
+    const double scale = t->scale[e / t->columns];
+    const double error = error_of(*t, e);
+    double rms_bound = 0;
+    if (!must_be_exact(*t, e)) {
+      const double value = std::max(std::fabs(t->expected[e]), rms(&t->expected[e / t->columns * t->columns], t->columns));
+      const double ulp = std::max(ulp_at(t->dtype, value), double(FLT_MIN));  // GPUs may flush results below FLT_MIN to 0
+      t->bound[e] = 2 * worst * t->unit[e] + (1 + extra_ulps) * ulp;
+      rms_bound = 2 * rms_of_plain * t->unit[e] + (1 + extra_ulps) * ulp;
+    }
+    const double ratio = error == 0 ? 0 : t->bound[e] == 0 ? std::numeric_limits<double>::infinity() : error / t->bound[e];
+    t->wrong[e] = ratio > 1;
+    if (t->wrong[e]) {
+      if (check.wrong == 0) {
+        check.first_index = index_of(*t, e);
+        check.first_expected = t->expected[e];
+        check.first_got = t->got[e];
+      }
+      ++check.wrong;
+    }
+    if (ratio > worst_ratio) {
+      worst_ratio = ratio;
+      check.worst_index = index_of(*t, e);
+      check.worst_expected = t->expected[e];
+      check.worst_got = t->got[e];
+      const double divisor = scale > 0 ? scale : 1;
+      check.max_error = error / divisor;
+      check.max_bound = t->bound[e] / divisor;
+    }
+    if (scale > 0) {
+      error_squares += (error / scale) * (error / scale);
+      bound_squares += (rms_bound / scale) * (rms_bound / scale);
+    }
+  }
+  const double elements = double(std::max<size_t>(1, t->elements()));
+  check.rms_error = std::sqrt(error_squares / elements);
+  check.rms_bound = std::sqrt(bound_squares / elements);
+  if (check.wrong > 0 || !(check.rms_error <= check.rms_bound)) check.verdict = Verdict::fail;
+  if (check.verdict == Verdict::fail && check.wrong == 0) {
+    check.first_index = check.worst_index;
+    check.first_expected = check.worst_expected;
+    check.first_got = check.worst_got;
+  }
+  return check;
+}
+
+// Rows that no sample may miss: NaN or infinity where none belongs, and rows without a key that aren't exact. A few of
+// each are enough to tell the story.
+std::vector<RowIndex> conspicuous_rows(const Problem& p, const std::vector<float>& values, bool is_lse, bool of_keys) {
+  const size_t kEnough = 64;
+  const int heads = of_keys ? p.kv_heads : p.heads;
+  const int rows_per_head = of_keys ? p.seqlen_k : p.seqlen_q;
+  const int columns = is_lse ? 1 : p.head_dim;
+  std::vector<RowIndex> rows;
+  const float* value = values.data();
+  for (int b = 0; b < p.batch; ++b) {
+    for (int h = 0; h < heads; ++h) {
+      for (int i = 0; i < rows_per_head; ++i) {
+        const bool no_key = !of_keys && visible_keys(p, i) == 0;
+        bool good = true;
+        for (int c = 0; c < columns; ++c, ++value) {
+          if (no_key)
+            good = good && (is_lse ? *value == -std::numeric_limits<float>::infinity() : *value == 0);
+          else
+            good = good && std::isfinite(*value);
+        }
+        if (!good && rows.size() < kEnough) rows.push_back({b, h, i});
+      }
+    }
+  }
+  return rows;
+}
+
+void merge(std::vector<RowIndex>* rows, const std::vector<RowIndex>& more) {
+  auto before = [](const RowIndex& x, const RowIndex& y) {
+    return x.b != y.b ? x.b < y.b : x.h != y.h ? x.h < y.h : x.i < y.i;
+  };
+  auto same = [](const RowIndex& x, const RowIndex& y) { return x.b == y.b && x.h == y.h && x.i == y.i; };
+  rows->insert(rows->end(), more.begin(), more.end());
+  std::sort(rows->begin(), rows->end(), before);
+  rows->erase(std::unique(rows->begin(), rows->end(), same), rows->end());
+}
+
+void require_size(const char* tensor, size_t got, size_t expected) {
+  if (got != expected)
+    throw Error(kUsage, std::string("check: ") + tensor + " has " + std::to_string(got) + " elements, expected " +
+                            std::to_string(expected) + ".");
+}
+
+void require_inputs(const Problem& p, const Inputs& in) {
+  require_size("Q", in.q.size(), q_elements(p));
+  require_size("K", in.k.size(), kv_elements(p));
+  require_size("V", in.v.size(), kv_elements(p));
+}
+
+struct ForwardRows {
+  CheckedRows o, lse;
+};
+
+ForwardRows forward_rows(const Problem& p, const Inputs& in, const Outputs& out, uint64_t seed, bool with_lse) {
+  require_inputs(p, in);
+  require_size("O", out.o.size(), q_elements(p));
+  ForwardRows result;
+  result.o = new_rows("O", p.dtype, p.batch, p.heads, p.seqlen_q, p.head_dim);
+  result.lse = new_rows("LSE", Dtype::fp32, p.batch, p.heads, p.seqlen_q, 1);
+  std::vector<RowIndex> rows = rows_to_check(p.batch, p.heads, p.seqlen_q, double(p.seqlen_k) * p.head_dim, p.head_dim, seed);
+  merge(&rows, conspicuous_rows(p, out.o, false, false));
+  if (with_lse) {
+    require_size("LSE", out.softmax_lse.size(), q_rows(p));
+    merge(&rows, conspicuous_rows(p, out.softmax_lse, true, false));
+  }
+  std::vector<float> plain(p.head_dim);
+  for (const RowIndex& row : rows) {
+    const ExpectedForward expected = expected_forward_row(p, in, row.b, row.h, row.i);
+    float plain_lse;
+    materialised_forward_row(p, in, row.b, row.h, row.i, plain.data(), &plain_lse);
+    append(&result.o, row, expected.o, plain.data(), out.o);
+    if (with_lse) append(&result.lse, row, {{expected.lse}, {expected.lse_unit}}, &plain_lse, out.softmax_lse);
+  }
+  return result;
+}
+
+void add_tensor(const Problem& p, const Inputs& in, CheckedRows* rows, CheckResult* result) {
+  TensorCheck check = judge(rows, rows->expected);
+  if (check.verdict == Verdict::fail) check.pattern = find_pattern(p, in, *rows);
+  result->tensors.push_back(check);
+}
+
+Verdict worst_verdict(const std::vector<TensorCheck>& tensors) {
+  Verdict verdict = Verdict::pass;
+  for (const TensorCheck& t : tensors) {
+    if (t.verdict == Verdict::fail) return Verdict::fail;
+    if (t.verdict == Verdict::skip) verdict = Verdict::skip;
+  }
+  return verdict;
+}
+
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.6g", value);
+  return text;
+}
+
+std::string short_number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.2g", value);
+  return text;
+}
+
+// "O[b 0, h 1, i 63, column 5]"; dK and dV name their key/value head and their key.
+std::string element_name(const TensorCheck& t, const std::vector<int>& index) {
+  const bool of_keys = t.tensor == "dK" || t.tensor == "dV";
+  std::string name = t.tensor + "[b " + std::to_string(index[0]) + (of_keys ? ", kv head " : ", h ") +
+                     std::to_string(index[1]) + (of_keys ? ", key " : ", row ") + std::to_string(index[2]);
+  if (index.size() > 3) name += ", column " + std::to_string(index[3]);
+  return name + "]";
+}
+
+std::string rows_text(const TensorCheck& t) {
+  if (t.rows_checked >= t.rows_total) return "all " + std::to_string(t.rows_total) + " rows";
+  return std::to_string(t.rows_checked) + " of " + std::to_string(t.rows_total) + " rows";
+}
+
+std::string story(const TensorCheck& t, int columns) {
+  if (t.verdict == Verdict::skip)
+    return t.tensor + " can't be checked: a plain computation in this precision overflows at " +
+           element_name(t, t.first_index) + " (expected " + number(t.first_expected) + ").";
+  const std::string figures = "max error " + short_number(t.max_error) + " (bound " + short_number(t.max_bound) +
+                              "), RMS " + short_number(t.rms_error) + " (bound " + short_number(t.rms_bound) + ")";
+  if (t.verdict == Verdict::pass) return t.tensor + " is right: " + figures + ", " + rows_text(t) + ".";
+  std::string text;
+  if (t.wrong > 0) {
+    text = t.tensor + " is wrong: " + std::to_string(t.wrong) + " of " + std::to_string(t.rows_checked * columns) +
+           " checked elements (" + rows_text(t) + ").\n";
+    text += "  first: " + element_name(t, t.first_index) + " is " + number(t.first_got) + ", expected " +
+            number(t.first_expected) + "\n";
+    text += "  worst: " + element_name(t, t.worst_index) + " is " + number(t.worst_got) + ", expected " +
+            number(t.worst_expected);
+  } else {
+    text = t.tensor + " is wrong: no element alone, but the errors together are too large.\n  " + figures;
+  }
+  if (!t.pattern.empty()) text += "\n  pattern: " + t.pattern;
+  return text;
+}
+
+void conclude(const Problem& p, CheckResult* result) {
+  result->verdict = worst_verdict(result->tensors);
+  if (result->verdict == Verdict::pass) {
+    std::string line;
+    for (const TensorCheck& t : result->tensors)
+      line += (line.empty() ? "" : "; ") + t.tensor + " max error " + short_number(t.max_error) + " (bound " +
+              short_number(t.max_bound) + ")";
+    result->message = line + "; " + rows_text(result->tensors.front()) + " checked against fp64";
+    return;
+  }
+  for (const TensorCheck& t : result->tensors)
+    result->message += (result->message.empty() ? "" : "\n") + story(t, t.tensor == "LSE" ? 1 : p.head_dim);
+}
+
+void add_forward(const Problem& p, const Inputs& in, const Outputs& out, uint64_t seed, CheckResult* result) {
+  ForwardRows rows = forward_rows(p, in, out, seed, true);
+  add_tensor(p, in, &rows.o, result);
+  add_tensor(p, in, &rows.lse, result);
+}
+
+}  // namespace
+
+const char* verdict_name(Verdict verdict) {
+  return verdict == Verdict::pass ? "pass" : verdict == Verdict::fail ? "fail" : "skip";
+}
+
+CheckResult check_forward(const Problem& p, const Inputs& in, const Outputs& out, uint64_t seed) {
+  CheckResult result;
+  add_forward(p, in, out, seed, &result);
+  conclude(p, &result);
+  return result;
+}
+
+CheckResult check_backward(const Problem& p, const Inputs& in, const Outputs& out, uint64_t seed) {
+  CheckResult result;
+  require_size("dO", in.d_o.size(), q_elements(p));
+  require_size("dQ", out.dq.size(), q_elements(p));
+  require_size("dK", out.dk.size(), kv_elements(p));
+  require_size("dV", out.dv.size(), kv_elements(p));
+  add_forward(p, in, out, seed, &result);
+  if (worst_verdict(result.tensors) != Verdict::pass) {
+    conclude(p, &result);
+    result.message += "\ndQ, dK and dV weren't checked: they are made from O and LSE.";
+    return result;
+  }
+
+  const ExpectedBackward expected(p, in, out.o, out.softmax_lse);
+  const std::vector<float> row_d = materialised_row_d(p, in, out.o);
+  std::vector<float> plain(p.head_dim), plain2(p.head_dim);
+
+  CheckedRows dq = new_rows("dQ", p.dtype, p.batch, p.heads, p.seqlen_q, p.head_dim);
+  std::vector<RowIndex> rows =
+      rows_to_check(p.batch, p.heads, p.seqlen_q, 2.0 * p.seqlen_k * p.head_dim, p.head_dim, seed);
+  merge(&rows, conspicuous_rows(p, out.dq, false, false));
+  for (const RowIndex& row : rows) {
+    materialised_dq_row(p, in, out.softmax_lse, row_d, row.b, row.h, row.i, plain.data());
+    append(&dq, row, expected.dq_row(row.b, row.h, row.i), plain.data(), out.dq);
+  }
+  add_tensor(p, in, &dq, &result);
+
+  CheckedRows dk = new_rows("dK", p.dtype, p.batch, p.kv_heads, p.seqlen_k, p.head_dim);
+  CheckedRows dv = new_rows("dV", p.dtype, p.batch, p.kv_heads, p.seqlen_k, p.head_dim);
+  rows = rows_to_check(p.batch, p.kv_heads, p.seqlen_k, 2.0 * group_size(p) * p.seqlen_q * p.head_dim, p.head_dim, seed);
+  merge(&rows, conspicuous_rows(p, out.dk, false, true));
+  merge(&rows, conspicuous_rows(p, out.dv, false, true));
+  for (const RowIndex& row : rows) {
+    ExpectedRow expected_dk, expected_dv;
+    expected.dkv_row(row.b, row.h, row.i, &expected_dk, &expected_dv);
+    materialised_dkv_row(p, in, out.softmax_lse, row_d, row.b, row.h, row.i, plain.data(), plain2.data());
+    append(&dk, row, expected_dk, plain.data(), out.dk);
+    append(&dv, row, expected_dv, plain2.data(), out.dv);
+  }
+  add_tensor(p, in, &dk, &result);
+  add_tensor(p, in, &dv, &result);
+  conclude(p, &result);
+  return result;
+}
+
+CheckResult check_expected(const Problem& p, const Inputs& in, const Outputs& out, const std::vector<float>& expected_o) {
+  require_size("the expected O", expected_o.size(), q_elements(p));
+  CheckResult result;
+  ForwardRows rows = forward_rows(p, in, out, 0, false);
+  const std::vector<double> reference = rows.o.expected;
+  for (size_t e = 0; e < rows.o.elements(); ++e) {
+    const size_t at = row_position(rows.o, rows.o.rows[e / p.head_dim]) + e % p.head_dim;
+    rows.o.expected[e] = expected_o[at];
+  }
+  result.tensors.push_back(judge(&rows.o, reference, 1));  // the file's values were rounded as well
+  if (result.tensors[0].verdict == Verdict::fail) result.tensors[0].pattern = find_pattern(p, in, rows.o);
+  conclude(p, &result);
+  return result;
+}
+
+}  // namespace flash

@@ -1,0 +1,13 @@
+// Words about a wrong tensor, for the person who has to find the mistake.
+#pragma once
+#include <string>
+
+#include "common/check_rows.h"
+#include "common/inputs.h"
+
+namespace flash {
+
+// Where the wrong elements are and what they look like, in one sentence or two; "" if nothing stands out.
+std::string find_pattern(const Problem&, const Inputs&, const CheckedRows&);
+
+}  // namespace flash

@@ -1,0 +1,49 @@
+// What the checker compares with: rows in double precision, and beside each element its *unit*: the size of error that
+// rounding explains there, by first-order analysis. Roundings are taken as independent, so their effects add as squares:
+//
+//   a dot product x . y in fp32 is off by about u32 |x| |y|            u32 = 2^-24, |x| the Euclidean norm
+//   P and dS are rounded to the dtype once: u |P|, u |dS|               u = 2^-24, 2^-11 (fp16), 2^-8 (bf16)
+//   an error e in a score is a relative error e in its P
+//   a sum of n terms in fp32 is off by about u32 sqrt(n) times its value
+//
+// Units differ from row to row where one figure for all rows would not do: dQ of a row that sees one key is exactly
+// zero, the difference of two equal dot products, and what a right kernel leaves there is the rounding of those.
+// A unit is zero only where every term is zero.
+#pragma once
+#include <vector>
+
+#include "common/attention.h"
+#include "common/inputs.h"
+
+namespace flash {
+
+struct ExpectedRow {
+  std::vector<double> value, unit;  // [head_dim]
+};
+
+// Row (b, h, i) of O and its LSE (unit in lse_unit).
+struct ExpectedForward {
+  ExpectedRow o;
+  double lse, lse_unit;
+};
+ExpectedForward expected_forward_row(const Problem&, const Inputs&, int b, int h, int i);
+
+// Gradients, as a function of O and LSE as the run under test computed them (checked by themselves): what the backward
+// step was given is what it answers for.
+class ExpectedBackward {
+ public:
+  ExpectedBackward(const Problem&, const Inputs&, const std::vector<float>& o, const std::vector<float>& softmax_lse);
+  ExpectedRow dq_row(int b, int h, int i) const;
+  void dkv_row(int b, int kv_head, int j, ExpectedRow* dk, ExpectedRow* dv) const;
+
+ private:
+  struct Pair;  // what query row i and key j contribute
+  Pair pair(size_t q_row, size_t kv_row) const;
+
+  const Problem& p_;
+  const Inputs& in_;
+  const std::vector<float>& softmax_lse_;
+  std::vector<double> row_d_, q_norm_, k_norm_, v_norm_, o_norm_, d_o_norm_;  // a row each
+};
+
+}  // namespace flash
