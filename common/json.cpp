@@ -63,6 +63,15 @@ void JsonWriter::raw(const std::string& key, const std::string& json) {
   text_ += json;
 }
 
+void JsonWriter::members_of(const std::string& object) {
+  const size_t first = object.find('{') + 1, last = object.rfind('}');
+  const std::string members = object.substr(first, last - first);
+  if (members.find_first_not_of(" \n") == std::string::npos) return;
+  begin("");
+  text_ += members.substr(members.find_first_not_of(" \n"),
+                          members.find_last_not_of(" \n") + 1 - members.find_first_not_of(" \n"));
+}
+
 void JsonWriter::value(const std::string& key, double number) {
   if (!std::isfinite(number)) return null(key);
   // The shortest of these that reads back as the same number.

@@ -23,6 +23,8 @@ class JsonWriter {
   void null(const std::string& key);
   void raw(const std::string& key, const std::string& json);  // `json` is JSON already
 
+  void members_of(const std::string& object);  // those of a JSON object, put among this level's own
+
   const std::string& text() const { return text_; }
 
  private:
