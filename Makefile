@@ -57,7 +57,7 @@ forwards_for = $(if $(filter %_backward,$1),$(foreach f,$(call last_two,$(call f
 linked_with = $1 $(call forwards_for,$(call folder,$1))
 
 define STEP_LIST
-echo 'The steps:'; $(foreach l,$(LANDINGS),printf '  make step %-6s %s\n' '$(call short,$l)$(addprefix .,$(call landing_number,$l))' '$l.cu';)
+$(foreach l,$(LANDINGS),printf '  make step %-5s %s\n' '$(call short,$l)$(addprefix .,$(call landing_number,$l))' '$l.cu';)
 endef
 
 # ------------------------------------------------------------------------------------------------- compilers, flags
@@ -166,28 +166,98 @@ CATCH_LIB = $(eval CATCH_LIB := $(shell printf '\043if __has_include(<catch2/cat
 .PHONY: $(TARGETS)
 
 STEP := $(call find_step,$(firstword $(WORDS)))
+tile_is_sound = $(shell echo '$(TILE)' | grep -Ex '[1-9][0-9]*x[1-9][0-9]*')
 
-ifeq ($(filter step,$(MAKECMDGOALS))$(STEP),step)
-step:
-	echo "No step '$(WORDS)'." >&2; { $(STEP_LIST) } >&2; exit 2
-else
-step: $(DIR)/$(STEP).run
-	ln -sfn $< run
-	echo '$(STEP) is built: ./run'
+# What is wrong with the command, in a sentence; empty if nothing is.
+MISTAKE = $(or \
+  $(if $(WORDS),,$(if $(filter step diff,$(MAKECMDGOALS)),Which step? Name it by its number or its name: make $(firstword $(MAKECMDGOALS)) 2)), \
+  $(if $(word 2,$(WORDS)),One step at a time: '$(WORDS)' names more.), \
+  $(if $(WORDS),$(if $(STEP),,There is no step '$(WORDS)'.)), \
+  $(if $(filter-out emu cuda,$(BACKEND)),BACKEND is emu or cuda$(,) not '$(BACKEND)'.), \
+  $(if $(filter cuda,$(BACKEND)),$(if $(NVCC),,BACKEND=cuda needs nvcc and there is none here; BACKEND=emu needs g++ alone.)), \
+  $(if $(filter-out 0 1,$(WATCH)),WATCH is 0 or 1$(,) not '$(WATCH)'.), \
+  $(if $(filter cuda,$(BACKEND)),$(if $(filter-out sm_%,$(ARCH)),ARCH is a GPU architecture like sm_80$(,) not '$(ARCH)'.)), \
+  $(if $(TILE),$(if $(tile_is_sound),,TILE is query rows x keys of a tile$(,) like 64x32$(,) not '$(TILE)'.)), \
+  $(if $(TILE),$(if $(filter step,$(MAKECMDGOALS)),$(if $(shell grep -l TILE_M $(STEP).cu),,$(STEP) has no tile size to set.))))
+, := ,
+
+ifneq ($(filter step test diff,$(MAKECMDGOALS)),)
+ifneq ($(MISTAKE),)
+step test diff:
+	echo "$(MISTAKE)" >&2
+	$(if $(STEP),,{ echo 'The steps are'; $(STEP_LIST) } >&2)
+	exit 2
+WRONG := yes
 endif
+endif
+
+ifndef WRONG
+step: $(if $(STEP),$(DIR)/$(STEP).run)
+	ln -sfn $< run
+	echo 'Built $(STEP).cu for $(if $(filter cuda,$(BACKEND)),the GPU ($(REAL_ARCH)),the CPU back end$(if $(filter 0,$(WATCH)), (not watched))).  Next: ./run'
+
+# Tests: all, or those of one step's folder (`make test 2`).
+TEST_STEPS = $(if $(STEP),$(filter $(call folder,$(STEP))/%,$(LANDINGS)),$(LANDINGS))
+TEST_FOLDERS = $(EMU) $(FAST) $(if $(filter cuda,$(BACKEND)),$(CUDA))
+KERNEL_TEST_PROGRAMS = $(if $(KERNEL_TESTS),$(EMU) $(FAST)) $(if $(CUDA_TESTS),$(filter build/cuda%,$(TEST_FOLDERS)))
+TEST_PROGRAMS = $(foreach d,$(TEST_FOLDERS),$(TEST_STEPS:%=$d/%.test)) \
+  $(if $(STEP),,$(KERNEL_TEST_PROGRAMS:%=%/common/tests/kernels.test) $(HOST)/common/tests/common.test)
+# What the tests of the command line and of the documents run.
+RUN_PROGRAMS = $(if $(STEP),,$(foreach d,$(EMU) $(FAST),$(LANDINGS:%=$d/%.run)))
+test: $(TEST_PROGRAMS) $(RUN_PROGRAMS)
+	python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(if $(STEP),,common/tests/cli_test.py common/tests/docs_test.py)
+
+PREVIOUS = $(lastword $(filter-out $(STEP),$(wordlist 1,$(words $(subst |, ,$(firstword $(subst |$(STEP)|,| ,|$(subst $(space),|,$(LANDINGS))|)))),$(LANDINGS))))
+diff:
+	$(if $(PREVIOUS),python3 common/make/diff_steps.py $(PREVIOUS).cu $(STEP).cu,echo '$(STEP) is the first step: there is none before it.')
+endif
+
+cuda:
+	$(if $(NVCC),,echo 'make cuda needs nvcc, and there is none here.' >&2; exit 2)
+	+$(MAKE) all-cuda BACKEND=cuda NVCC_WERROR='-Werror all-warnings' 'ARCH=$(if $(filter command,$(firstword $(origin ARCH))),$(ARCH),sm_75 sm_80 sm_90)'
+	echo 'Every step compiles with nvcc, without a warning.'
+.PHONY: all-cuda
+all-cuda: $(if $(NVCC),$(LANDINGS:%=$(CUDA)/%.run) $(CUDA_TESTS:%=$(CUDA)/%))
+
+sanitize: $(if $(filter cuda,$(BACKEND)),$(LANDINGS:%=$(CUDA)/%.run))
+	$(if $(filter cuda,$(BACKEND)),,echo 'make sanitize needs nvcc and a GPU; on the CPU back end every ./run looks for races and bad accesses.' >&2; exit 2)
+	sh common/make/sanitize.sh $^
+
+SOURCES = $(shell git ls-files -co --exclude-standard '*.cpp' '*.h' '*.cu' '*.cuh')
+format:
+	clang-format -i $(SOURCES)
+# Versions of clang-format differ in small things; the style is held to what version 14 makes of it.
+format-check:
+	if clang-format --dry-run -Werror $(SOURCES); then echo 'Every file is formatted.'; \
+	elif clang-format --version | grep -q 'version 14\.'; then echo 'make format mends these.' >&2; exit 1; \
+	else echo 'This clang-format is not version 14, whose word counts: not an error.'; fi
 
 list:
 	$(STEP_LIST)
 
-TEST_STEPS := $(if $(WORDS),$(filter $(call folder,$(STEP))/%,$(LANDINGS)),$(LANDINGS))
-TEST_BINARIES = $(foreach d,$(EMU) $(FAST) $(if $(filter cuda,$(BACKEND)),$(CUDA)),$(TEST_STEPS:%=$d/%.test) \
-  $(if $(WORDS),,$(if $(wildcard $(call CUDA_TESTS)$(filter build/emu%,$d)),,$d/common/tests/kernels.test))) \
-  $(if $(WORDS),,$(HOST)/common/tests/common.test)
-test: $(TEST_BINARIES)
-	for t in $^; do $$t || exit; done
-
 clean:
 	rm -rf build run
 
+define HELP
+Flash Ladder: attention kernels that become fast, one idea a step.
+
+  make step 2         build a step; then ./run runs it and ./run --help says what it can do
+                      (2, 5.1, N=2, 02_online_softmax or online_softmax)
+  make list           the steps
+  make diff 4         what step 4 changed in step 3, comments aside
+  make test           test everything; make test 2 tests one step
+  make clean          remove what was built
+
+  make cuda           compile every step with nvcc for sm_75, sm_80 and sm_90a (no GPU needed)
+  make sanitize       run every step under compute-sanitizer (needs a GPU)
+  make format         clang-format over every source; make format-check only looks
+
+With a step:
+  BACKEND=emu|cuda    the CPU back end, or a GPU; here: $(BACKEND)
+  WATCH=0             CPU back end without counts and fault finding, much faster
+  TILE=64x32          query rows x keys of a tile
+  ARCH=sm_80          the GPU to compile for (the one in this machine)
+endef
+export HELP
 help:
-	echo help
+	echo "$$HELP"
