@@ -205,7 +205,7 @@ TEST_PROGRAMS = $(foreach d,$(TEST_FOLDERS),$(TEST_STEPS:%=$d/%.test)) \
 # What the tests of the command line and of the documents run.
 RUN_PROGRAMS = $(if $(STEP),,$(foreach d,$(EMU) $(FAST),$(LANDINGS:%=$d/%.run)))
 test: $(TEST_PROGRAMS) $(RUN_PROGRAMS)
-	python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(if $(STEP),,common/tests/cli_test.py common/tests/docs_test.py)
+	FLASH_FAST=$(FAST) python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(if $(STEP),,common/tests/cli_test.py common/tests/docs_test.py)
 
 PREVIOUS = $(lastword $(filter-out $(STEP),$(wordlist 1,$(words $(subst |, ,$(firstword $(subst |$(STEP)|,| ,|$(subst $(space),|,$(LANDINGS))|)))),$(LANDINGS))))
 diff:
