@@ -214,22 +214,25 @@ Options parse_options(int argc, char** argv) {
   return o;
 }
 
-std::string help_text(const StepInfo& step) {
+std::string help_text(const StepInfo& step, const Problem& defaults) {
   const bool backward = step.direction == Direction::backward;
   std::string text = "./run: " + step.name + ", " + step.idea + "\n";
   text += R"(
 It makes (or reads) Q, K and V, runs the step, checks the result against double precision, and reports.
 
-The problem
+The problem)";
+  text += format(" (without options here: batch %d, heads %d, seqlen %d, head_dim %d, %s)", defaults.batch,
+                 defaults.heads, defaults.seqlen_q, defaults.head_dim, dtype_name(defaults.dtype));
+  text += R"(
   --batch N          batch size
   --heads N          query heads
-  --kv-heads N       key/value heads; must divide the query heads (default: as many)
+  --kv-heads N       key/value heads; must divide the query heads (default: as many as query heads)
   --seqlen N         query rows and keys
   --seqlen-k N       keys, where they are not as many as query rows
-  --head-dim N       elements of a head (default: 64)
+  --head-dim N       elements of a head
   --causal           a query sees the keys up to its own position, aligned to the last ones
   --scale X          factor of Q K^T before the softmax (default: 1/sqrt(head_dim))
-  --dtype T          fp32, fp16 or bf16 (default: the step's first)
+  --dtype T          fp32, fp16 or bf16
   --dist D           values: normal, uniform, outliers, large or negative (default: normal)
   --seed N           of the values (default: 0)
 )";

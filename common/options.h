@@ -33,7 +33,7 @@ struct Options {
 // Throws Error(kUsage) with a sentence about the first thing that is wrong.
 Options parse_options(int argc, char** argv);
 
-// The page that --help prints.
-std::string help_text(const StepInfo&);
+// The page that --help prints; `defaults` are the sizes of a run without options here.
+std::string help_text(const StepInfo&, const Problem& defaults);
 
 }  // namespace flash

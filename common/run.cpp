@@ -243,7 +243,7 @@ double emulated_flops_per_second(bool watched) { return watched ? 15e6 : 1e9; }
 Status run(const Options& o) {
   const StepInfo& step = main_step();
   if (o.help) {
-    std::cout << help_text(step);
+    std::cout << help_text(step, default_problem(step));
     return kPass;
   }
   if (o.list) {
