@@ -51,10 +51,10 @@ find_step = $(lastword $(foreach l,$(LANDINGS),$(if $(filter $1,$(call words_of,
 # A backward step needs O and LSE: it is linked with the last landings of the two steps before it, which take fp32 and
 # the 16-bit types between them.
 space := $(subst ,, )
-folders_before = $(subst |, ,$(firstword $(subst |$1, ,|$(subst $(space),|,$(FOLDERS)))))
+# What stands before $1 in list $2.
+before = $(wordlist 2,99,$(subst |, ,$(firstword $(subst |$1|, ,x|$(subst $(space),|,$2)|))))
 last_two = $(lastword $(filter-out $(lastword $1),$1)) $(lastword $1)
-forwards_for = $(if $(filter %_backward,$1),$(foreach f,$(call last_two,$(call folders_before,$1)),$(call last_of_folder,$f)))
-linked_with = $1 $(call forwards_for,$(call folder,$1))
+forwards_for = $(if $(filter %_backward,$1),$(foreach f,$(call last_two,$(call before,$1,$(FOLDERS))),$(call last_of_folder,$f)))
 
 define STEP_LIST
 $(foreach l,$(LANDINGS),printf '  make step %-5s %s\n' '$(call short,$l)$(addprefix .,$(call landing_number,$l))' '$l.cu';)
@@ -86,17 +86,19 @@ TILE_FLAGS := $(if $(TILE),-DTILE_M=$(TILE_M) -DTILE_N=$(TILE_N))
 
 # Watched kernels: g++'s thread sanitizer turns every load and store into a call, and common/emu answers the calls
 # (libtsan is not linked). The other options keep two source lines from being merged into one such call.
-KERNEL_FLAGS := -std=c++17 -g -Wall -Wextra -Wno-unknown-pragmas -I. $(TILE_FLAGS)
+KERNEL_FLAGS := -std=c++17 -g -Wall -Wextra -Wno-unknown-pragmas -I.
 WATCHED_FLAGS := $(KERNEL_FLAGS) -O2 -DFLASH_WATCH=1 -fsanitize=thread -fsanitize=bounds -Wno-tsan \
   --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-slp-vectorize -fno-unroll-loops \
   -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge -fno-thread-jumps -fno-code-hoisting -fno-tree-pre
 FAST_FLAGS := $(KERNEL_FLAGS) -O3 -DFLASH_WATCH=0
-NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra -I. $(TILE_FLAGS) $(NVCC_WERROR) \
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra -I. $(NVCC_WERROR) \
   $(foreach a,$(patsubst sm_%,%,$(REAL_ARCH)),-gencode arch=compute_$a,code=sm_$a)
 
-EMU := build/emu$(TILE:%=-%)
-FAST := build/emu-fast$(TILE:%=-%)
-CUDA = build/cuda-$(subst $(space),+,$(strip $(REAL_ARCH)))$(TILE:%=-%)
+tiled = $(TILE:%=-%)
+EMU := build/emu$(tiled)
+FAST := build/emu-fast$(tiled)
+PLAIN_CUDA = build/cuda-$(subst $(space),+,$(strip $(REAL_ARCH)))
+CUDA = $(PLAIN_CUDA)$(tiled)
 HOST := build/host
 # Where this command's kernels go: the back end and WATCH decide.
 DIR = $(if $(filter cuda,$(BACKEND)),$(CUDA),$(if $(filter 0,$(WATCH)),$(FAST),$(EMU)))
@@ -129,21 +131,24 @@ $1/%.o: %.$4
 	mkdir -p $$(@D); echo '  $3 $$<'
 	$2 $$(DEPS) -c $$< -o $$@
 endef
-define emu_rules
-$(call kernel_rule,$(EMU),$(CXX) $(WATCHED_FLAGS) -x c++,g++   (watched),$1)
-$(call kernel_rule,$(FAST),$(CXX) $(FAST_FLAGS) -x c++,g++  ,$1)
+# $1 ending of the folders' names, $2 flags for the tile size
+define kernel_rules
+$(foreach ending,cu cpp,$(eval $(call kernel_rule,build/emu$1,$(CXX) $(WATCHED_FLAGS) $2 -x c++,g++   (watched),$(ending))))
+$(foreach ending,cu cpp,$(eval $(call kernel_rule,build/emu-fast$1,$(CXX) $(FAST_FLAGS) $2 -x c++,g++  ,$(ending))))
+$(if $(NVCC),$(eval $(call kernel_rule,$(PLAIN_CUDA)$1,$$(NVCC) $$(NVCC_FLAGS) $2,nvcc ,cu)))
 endef
-$(eval $(call emu_rules,cu))
-$(eval $(call emu_rules,cpp))
-$(if $(NVCC),$(eval $(call kernel_rule,$(CUDA),$$(NVCC) $$(NVCC_FLAGS),nvcc ,cu)))
+$(call kernel_rules)
+$(if $(TILE),$(call kernel_rules,-$(TILE),$(TILE_FLAGS)))
 
 # -------------------------------------------------------------------------------------------------------- programs
 
-# $1 folder, $2 landing, $3 back end's objects, $4 linker: NAME.run and NAME.test
+# $1 folder, $2 landing, $3 back end's objects, $4 linker: NAME.run and NAME.test. TILE is for the landing alone, not for
+# the forward steps that a backward one is linked with.
+step_objects = $1/$2.o $(patsubst %,$(patsubst %-$(TILE),%,$1)/%.o,$(call forwards_for,$(call folder,$2)))
 define programs
-$1/$2.run: $(RUN) $(HARNESS) $3 $(patsubst %,$1/%.o,$(call linked_with,$2))
+$1/$2.run: $(RUN) $(HARNESS) $3 $(call step_objects,$1,$2)
 	$4 $$^ -o $$@
-$1/$2.test: $(TEST_MAIN) $(HARNESS) $3 $(patsubst %,$1/%.o,$(call linked_with,$2)) $(call step_tests,$2)
+$1/$2.test: $(TEST_MAIN) $(HARNESS) $3 $(call step_objects,$1,$2) $(call step_tests,$2)
 	$4 $$^ -o $$@ $$(CATCH_LIB)
 endef
 # $1 folder, $2 back end's objects, $3 linker, $4 objects of tests with kernels
@@ -171,8 +176,8 @@ tile_is_sound = $(shell echo '$(TILE)' | grep -Ex '[1-9][0-9]*x[1-9][0-9]*')
 # What is wrong with the command, in a sentence; empty if nothing is.
 MISTAKE = $(or \
   $(if $(WORDS),,$(if $(filter step diff,$(MAKECMDGOALS)),Which step? Name it by its number or its name: make $(firstword $(MAKECMDGOALS)) 2)), \
-  $(if $(word 2,$(WORDS)),One step at a time: '$(WORDS)' names more.), \
-  $(if $(WORDS),$(if $(STEP),,There is no step '$(WORDS)'.)), \
+  $(if $(word 2,$(WORDS)),$(if $(filter diff,$(MAKECMDGOALS)),,One step at a time: '$(WORDS)' names more.)), \
+  $(strip $(foreach w,$(WORDS),$(if $(call find_step,$w),,There is no step '$w'.))), \
   $(if $(filter-out emu cuda,$(BACKEND)),BACKEND is emu or cuda$(,) not '$(BACKEND)'.), \
   $(if $(filter cuda,$(BACKEND)),$(if $(NVCC),,BACKEND=cuda needs nvcc and there is none here; BACKEND=emu needs g++ alone.)), \
   $(if $(filter-out 0 1,$(WATCH)),WATCH is 0 or 1$(,) not '$(WATCH)'.), \
@@ -207,9 +212,11 @@ RUN_PROGRAMS = $(if $(STEP),,$(foreach d,$(EMU) $(FAST),$(LANDINGS:%=$d/%.run)))
 test: $(TEST_PROGRAMS) $(RUN_PROGRAMS)
 	FLASH_FAST=$(FAST) python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(if $(STEP),,common/tests/cli_test.py common/tests/docs_test.py)
 
-PREVIOUS = $(lastword $(filter-out $(STEP),$(wordlist 1,$(words $(subst |, ,$(firstword $(subst |$(STEP)|,| ,|$(subst $(space),|,$(LANDINGS))|)))),$(LANDINGS))))
+# Two steps, or one and the landing before it.
+DIFF_OLD = $(if $(word 2,$(WORDS)),$(STEP),$(lastword $(call before,$(STEP),$(LANDINGS))))
+DIFF_NEW = $(call find_step,$(lastword $(WORDS)))
 diff:
-	$(if $(PREVIOUS),python3 common/make/diff_steps.py $(PREVIOUS).cu $(STEP).cu,echo '$(STEP) is the first step: there is none before it.')
+	$(if $(DIFF_OLD),python3 common/make/diff_steps.py $(DIFF_OLD).cu $(DIFF_NEW).cu,echo '$(STEP) is the first step: there is none before it.')
 endif
 
 cuda:
@@ -223,7 +230,7 @@ sanitize: $(if $(filter cuda,$(BACKEND)),$(LANDINGS:%=$(CUDA)/%.run))
 	$(if $(filter cuda,$(BACKEND)),,echo 'make sanitize needs nvcc and a GPU; on the CPU back end every ./run looks for races and bad accesses.' >&2; exit 2)
 	sh common/make/sanitize.sh $^
 
-SOURCES = $(shell git ls-files -co --exclude-standard '*.cpp' '*.h' '*.cu' '*.cuh')
+SOURCES = $(shell find common $(FOLDERS) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 format:
 	clang-format -i $(SOURCES)
 # Versions of clang-format differ in small things; the style is held to what version 14 makes of it.
@@ -244,7 +251,7 @@ Flash Ladder: attention kernels that become fast, one idea a step.
   make step 2         build a step; then ./run runs it and ./run --help says what it can do
                       (2, 5.1, N=2, 02_online_softmax or online_softmax)
   make list           the steps
-  make diff 4         what step 4 changed in step 3, comments aside
+  make diff 4         what step 4 changed in step 3, comments aside; make diff 2 4: between any two
   make test           test everything; make test 2 tests one step
   make clean          remove what was built
 

@@ -71,11 +71,11 @@ bool all_digits(const std::string& text) {
   return !text.empty() && text.find_first_not_of("0123456789") == std::string::npos;
 }
 
-int parse_count(const char* name, const std::string& text) {
+int parse_count(const char* name, const std::string& text, int most = INT_MAX) {
   errno = 0;
   const unsigned long long value = all_digits(text) ? std::strtoull(text.c_str(), nullptr, 10) : 0;
-  if (errno || value < 1 || value > INT_MAX) {
-    usage_error(format("--%s must be a whole number from 1 to %d, not '%s'", name, INT_MAX, text.c_str()));
+  if (errno || value < 1 || value > unsigned(most)) {
+    usage_error(format("--%s must be a whole number from 1 to %d, not '%s'", name, most, text.c_str()));
   }
   return int(value);
 }
@@ -166,7 +166,7 @@ Options parse_options(int argc, char** argv) {
         o.seed = parse_seed(value);
         break;
       case kIters:
-        o.iters = parse_count("iters", value);
+        o.iters = parse_count("iters", value, 1000000);
         break;
       case kDeterministic:
         o.deterministic = true;
