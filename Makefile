@@ -109,7 +109,7 @@ host_objects = $(patsubst %.cpp,$(HOST)/%.o,$1)
 HARNESS := $(call host_objects,$(filter-out common/run.cpp,$(wildcard common/*.cpp)))
 RUN := $(call host_objects,common/run.cpp)
 EMU_BACKEND := $(call host_objects,$(wildcard common/emu/*.cpp))
-CUDA_BACKEND = $(CUDA)/common/device_cuda.o $(call host_objects,$(wildcard common/emu/print_report.cpp))
+CUDA_BACKEND = $(PLAIN_CUDA)/common/device_cuda.o $(call host_objects,$(wildcard common/emu/print_report.cpp))
 
 TEST_MAIN := $(call host_objects,common/tests/main.cpp common/tests/step_tests.cpp)
 TEST_SOURCES := $(filter-out common/tests/main.cpp common/tests/step_tests.cpp,$(wildcard common/tests/*.cpp))
@@ -139,6 +139,8 @@ $(if $(NVCC),$(eval $(call kernel_rule,$(PLAIN_CUDA)$1,$$(NVCC) $$(NVCC_FLAGS) $
 endef
 $(call kernel_rules)
 $(if $(TILE),$(call kernel_rules,-$(TILE),$(TILE_FLAGS)))
+
+-include $(shell find build -name '*.d' 2>/dev/null)
 
 # -------------------------------------------------------------------------------------------------------- programs
 

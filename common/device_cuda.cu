@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "common/emu/progress.h"
 #include "common/emu/report.h"
 #include "common/error.h"
 
@@ -157,10 +158,11 @@ Times time_ms(const std::function<void()>& work, int iterations, int warmup) {
   return {(times[(n - 1) / 2] + times[n / 2]) / 2, times.front(), times.back()};
 }
 
-namespace emu {  // nothing is watched on a GPU
+namespace emu {  // nothing is watched on a GPU, nor reports how far it is
 
 void reset_report() {}
 Report take_report() { return Report(); }
+void set_progress(Progress) {}
 
 }  // namespace emu
 

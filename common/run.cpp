@@ -20,6 +20,7 @@
 #include "common/model.h"
 #include "common/npy.h"
 #include "common/options.h"
+#include "common/progress_line.h"
 #include "common/run_report.h"
 #include "common/text.h"
 
@@ -290,6 +291,7 @@ Status run(const Options& o) {
     inputs = make_inputs(r.problem, step.direction, o.dist.value_or(Dist::normal), o.seed.value_or(0));
   }
 
+  std::optional<ProgressLine> progress(std::in_place);
   Execution execution(step, r.problem, inputs);
   emu::reset_report();
   const auto begin = std::chrono::steady_clock::now();
@@ -297,6 +299,7 @@ Status run(const Options& o) {
   const Outputs outputs = execution.outputs();
   r.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   r.counts = emu::take_report();
+  progress.reset();
 
   write_outputs(o, step, r.problem, outputs);
   if (o.check) {
