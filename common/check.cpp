@@ -8,8 +8,9 @@
 //   - Units instead of the bare scale of a row: rows differ. With one figure for all, the rows that cancel (dQ of a row
 //     that sees one key is zero) would either fail on noise or, setting the figure, let garbage pass in the others.
 //   - One ulp: the output is rounded to its type whatever the algorithm, and a draw may be lucky (exactly representable).
-//   - A small problem is few draws, which may all be lucky: `worst` counts as at least kLeastWorst (and kLeastRms), what
-//     right kernels show on problems large enough not to be lucky (measured by common/tests/check_test.cpp).
+//   - A small problem is few draws, which may all be lucky: `worst` counts as at least kLeastWorst, the RMS as at least
+//     kLeastRms. And an RMS over n rows scatters by 1 / sqrt(2 n): its bound is widened by 1 + 3 / sqrt(n), four
+//     standard deviations, which is nothing for a problem of thousands of rows.
 // What rounding can't touch is held to the bit: rows that see no key are O = 0, LSE = -inf, dQ = 0; NaN and infinity fail
 // anywhere in an output, in rows that aren't sampled as well.
 #include "common/check.h"
@@ -78,8 +79,8 @@ std::vector<RowIndex> rows_to_check(int batch, int heads, int rows_per_head, dou
   size_t per_head = rows_per_head;
   int head_step = 1;
   if (total * work_per_row > kWorkForAllRows || total * columns > kElementsForAllRows) {
-    const double rows = std::max(double(kLeastSampledRows),
-                                 std::min(kWorkForAllRows / work_per_row, kElementsForAllRows / columns));
+    const double rows =
+        std::max(double(kLeastSampledRows), std::min(kWorkForAllRows / work_per_row, kElementsForAllRows / columns));
     per_head = size_t(std::max(2.0, rows / (double(batch) * heads)));
     head_step = int(std::max(1.0, std::ceil(double(batch) * heads * per_head / rows)));
   }
@@ -93,14 +94,16 @@ std::vector<RowIndex> rows_to_check(int batch, int heads, int rows_per_head, dou
   return rows;
 }
 
-CheckedRows new_rows(const std::string& tensor, Dtype dtype, int batch, int heads, int rows_per_head, int columns) {
+CheckedRows new_rows(const Problem& p, const std::string& tensor, Dtype dtype, int heads, int rows_per_head,
+                     int columns) {
   CheckedRows t;
   t.tensor = tensor;
   t.dtype = dtype;
   t.heads = heads;
   t.rows_per_head = rows_per_head;
   t.columns = columns;
-  t.rows_total = size_t(batch) * heads * rows_per_head;
+  t.rows_total = size_t(p.batch) * heads * rows_per_head;
+  t.query_rows = q_rows(p);
   return t;
 }
 
@@ -124,7 +127,9 @@ double rms(const double* values, int n) {
   return std::sqrt(sum / n);
 }
 
-double unit_roundoff(Dtype dtype) { return std::ldexp(1.0, dtype == Dtype::fp32 ? -24 : dtype == Dtype::fp16 ? -11 : -8); }
+double unit_roundoff(Dtype dtype) {
+  return std::ldexp(1.0, dtype == Dtype::fp32 ? -24 : dtype == Dtype::fp16 ? -11 : -8);
+}
 
 // What a row's errors are divided by in reports: the RMS of its reference; for LSE at least 1, as an absolute error of
 // LSE is a relative one of exp(LSE). A row that cancels almost to nothing is measured by the terms that cancel.
@@ -135,7 +140,9 @@ double scale_of_row(const CheckedRows& t, size_t r) {
   return value > std::ldexp(terms, -10) ? value : terms;
 }
 
-bool must_be_exact(const CheckedRows& t, size_t e) { return t.unit[e] == 0 && (t.expected[e] == 0 || std::isinf(t.expected[e])); }
+bool must_be_exact(const CheckedRows& t, size_t e) {
+  return t.unit[e] == 0 && (t.expected[e] == 0 || std::isinf(t.expected[e]));
+}
 
 bool is_same_infinity(double expected, float got) { return std::isinf(expected) && double(got) == expected; }
 
@@ -150,6 +157,21 @@ std::vector<int> index_of(const CheckedRows& t, size_t e) {
   std::vector<int> index{row.b, row.h, row.i};
   if (t.tensor != "LSE") index.push_back(int(e % t.columns));
   return index;
+}
+
+// How many rows the sum of squared errors is spread over: (sum of weights)^2 / (sum of their squares), a row's weight
+// being the square of its unit over its scale. Errors within a row go together (one score's error moves all columns), and
+// where few rows weigh, an RMS is as much a matter of luck as a single error.
+double independent_rows(const CheckedRows& t) {
+  double sum = 0, squares = 0;
+  for (size_t r = 0; r < t.rows.size(); ++r) {
+    if (t.scale[r] == 0) continue;
+    const double weight = std::pow(rms(&t.unit[r * t.columns], t.columns) / t.scale[r], 2);
+    sum += weight;
+    squares += weight * weight;
+  }
+  const double rows = squares > 0 ? sum * sum / squares : 1;
+  return std::min(rows, double(t.query_rows));  // keys share what is common to a query row: its LSE, its D
 }
 
 // Fills scale, bound and wrong; the verdict and its figures. `reference` is what the yardstick's errors are measured
@@ -183,7 +205,8 @@ TensorCheck judge(CheckedRows* t, const std::vector<double>& reference, int extr
     square_sum += (error / t->unit[e]) * (error / t->unit[e]);
     ++inexact;
   }
-  const double rms_of_plain = std::max(kLeastRms, inexact ? std::sqrt(square_sum / double(inexact)) : 0.0);
+  double rms_of_plain = inexact ? std::sqrt(square_sum / double(inexact)) : 0.0;
+  rms_of_plain = std::max(kLeastRms, rms_of_plain) * (1 + 3 / std::sqrt(independent_rows(*t)));
 
   double worst_ratio = -1, error_squares = 0, bound_squares = 0;
   for (size_t e = 0; e < t->elements(); ++e) {
@@ -191,12 +214,16 @@ TensorCheck judge(CheckedRows* t, const std::vector<double>& reference, int extr
     const double error = error_of(*t, e);
     double rms_bound = 0;
     if (!must_be_exact(*t, e)) {
-      const double value = std::max(std::fabs(t->expected[e]), rms(&t->expected[e / t->columns * t->columns], t->columns));
-      const double ulp = std::max(ulp_at(t->dtype, value), double(FLT_MIN));  // GPUs may flush results below FLT_MIN to 0
+      const double value =
+          std::max(std::fabs(t->expected[e]), rms(&t->expected[e / t->columns * t->columns], t->columns));
+      const double ulp =
+          std::max(ulp_at(t->dtype, value), double(FLT_MIN));  // GPUs may flush results below FLT_MIN to 0
       t->bound[e] = 2 * worst * t->unit[e] + (1 + extra_ulps) * ulp;
       rms_bound = 2 * rms_of_plain * t->unit[e] + (1 + extra_ulps) * ulp;
     }
-    const double ratio = error == 0 ? 0 : t->bound[e] == 0 ? std::numeric_limits<double>::infinity() : error / t->bound[e];
+    const double ratio = error == 0         ? 0
+                         : t->bound[e] == 0 ? std::numeric_limits<double>::infinity()
+                                            : error / t->bound[e];
     t->wrong[e] = ratio > 1;
     if (t->wrong[e]) {
       if (check.wrong == 0) {
@@ -289,9 +316,10 @@ ForwardRows forward_rows(const Problem& p, const Inputs& in, const Outputs& out,
   require_inputs(p, in);
   require_size("O", out.o.size(), q_elements(p));
   ForwardRows result;
-  result.o = new_rows("O", p.dtype, p.batch, p.heads, p.seqlen_q, p.head_dim);
-  result.lse = new_rows("LSE", Dtype::fp32, p.batch, p.heads, p.seqlen_q, 1);
-  std::vector<RowIndex> rows = rows_to_check(p.batch, p.heads, p.seqlen_q, double(p.seqlen_k) * p.head_dim, p.head_dim, seed);
+  result.o = new_rows(p, "O", p.dtype, p.heads, p.seqlen_q, p.head_dim);
+  result.lse = new_rows(p, "LSE", Dtype::fp32, p.heads, p.seqlen_q, 1);
+  std::vector<RowIndex> rows =
+      rows_to_check(p.batch, p.heads, p.seqlen_q, double(p.seqlen_k) * p.head_dim, p.head_dim, seed);
   merge(&rows, conspicuous_rows(p, out.o, false, false));
   if (with_lse) {
     require_size("LSE", out.softmax_lse.size(), q_rows(p));
@@ -421,7 +449,7 @@ CheckResult check_backward(const Problem& p, const Inputs& in, const Outputs& ou
   const std::vector<float> row_d = materialised_row_d(p, in, out.o);
   std::vector<float> plain(p.head_dim), plain2(p.head_dim);
 
-  CheckedRows dq = new_rows("dQ", p.dtype, p.batch, p.heads, p.seqlen_q, p.head_dim);
+  CheckedRows dq = new_rows(p, "dQ", p.dtype, p.heads, p.seqlen_q, p.head_dim);
   std::vector<RowIndex> rows =
       rows_to_check(p.batch, p.heads, p.seqlen_q, 2.0 * p.seqlen_k * p.head_dim, p.head_dim, seed);
   merge(&rows, conspicuous_rows(p, out.dq, false, false));
@@ -431,9 +459,10 @@ CheckResult check_backward(const Problem& p, const Inputs& in, const Outputs& ou
   }
   add_tensor(p, in, &dq, &result);
 
-  CheckedRows dk = new_rows("dK", p.dtype, p.batch, p.kv_heads, p.seqlen_k, p.head_dim);
-  CheckedRows dv = new_rows("dV", p.dtype, p.batch, p.kv_heads, p.seqlen_k, p.head_dim);
-  rows = rows_to_check(p.batch, p.kv_heads, p.seqlen_k, 2.0 * group_size(p) * p.seqlen_q * p.head_dim, p.head_dim, seed);
+  CheckedRows dk = new_rows(p, "dK", p.dtype, p.kv_heads, p.seqlen_k, p.head_dim);
+  CheckedRows dv = new_rows(p, "dV", p.dtype, p.kv_heads, p.seqlen_k, p.head_dim);
+  rows =
+      rows_to_check(p.batch, p.kv_heads, p.seqlen_k, 2.0 * group_size(p) * p.seqlen_q * p.head_dim, p.head_dim, seed);
   merge(&rows, conspicuous_rows(p, out.dk, false, true));
   merge(&rows, conspicuous_rows(p, out.dv, false, true));
   for (const RowIndex& row : rows) {
@@ -449,7 +478,8 @@ CheckResult check_backward(const Problem& p, const Inputs& in, const Outputs& ou
   return result;
 }
 
-CheckResult check_expected(const Problem& p, const Inputs& in, const Outputs& out, const std::vector<float>& expected_o) {
+CheckResult check_expected(const Problem& p, const Inputs& in, const Outputs& out,
+                           const std::vector<float>& expected_o) {
   require_size("the expected O", expected_o.size(), q_elements(p));
   CheckResult result;
   ForwardRows rows = forward_rows(p, in, out, 0, false);

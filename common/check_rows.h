@@ -18,13 +18,14 @@ struct CheckedRows {
   int heads = 1, rows_per_head = 1;  // of the whole tensor
   int columns = 1;                   // head_dim; 1 for LSE
   size_t rows_total = 0;
-  std::vector<RowIndex> rows;     // the checked ones, in order
-  std::vector<double> expected;   // [rows][columns], as the three below
-  std::vector<double> unit;       // the error that rounding explains: expected.h
-  std::vector<float> plain;       // the materialised computation's
-  std::vector<float> got;         // the run's
-  std::vector<double> scale;      // [rows] what errors are divided by
-  std::vector<double> bound;      // [rows][columns] largest error allowed
+  size_t query_rows = 0;             // of the problem
+  std::vector<RowIndex> rows;        // the checked ones, in order
+  std::vector<double> expected;      // [rows][columns], as the three below
+  std::vector<double> unit;          // the error that rounding explains: expected.h
+  std::vector<float> plain;          // the materialised computation's
+  std::vector<float> got;            // the run's
+  std::vector<double> scale;         // [rows] what errors are divided by
+  std::vector<double> bound;         // [rows][columns] largest error allowed
   std::vector<unsigned char> wrong;  // [rows][columns]
 
   size_t elements() const { return rows.size() * columns; }

@@ -53,7 +53,7 @@ uint16_t float_to_fp16(float value) {
     const uint32_t rebiased = magnitude - (uint32_t(127 - 15) << 23);
     return uint16_t(sign | shift_right_to_nearest_even(rebiased, 13));
   }
-  if (exponent < -25) return sign;  // below half the least subnormal, 2^-25
+  if (exponent < -25) return sign;                                       // below half the least subnormal, 2^-25
   const uint32_t significand = (magnitude & 0x007fffffu) | 0x00800000u;  // value = significand * 2^(exponent - 23)
   return uint16_t(sign | shift_right_to_nearest_even(significand, -exponent - 1));  // in units of 2^-24
 }

@@ -12,9 +12,11 @@ namespace flash {
 namespace {
 
 const double kUnitFp32 = std::ldexp(1.0, -24);
+const double kExpError = 2;  // of a single-precision exp() or exp2(), the GPU's fast ones included, in units of 2^-24
 
-// The error of rounding x to the dtype once. fp16 runs out of exponents at 2^-14: below, the spacing stays 2^-24.
-double rounding(Dtype dtype, double x) {
+// The error of rounding x to the dtype once. fp16 runs out of exponents at 2^-14: below, the spacing stays 2^-24. A
+// kernel may fold `factor` into x before it rounds or multiply by it later: the larger of the two absolute errors counts.
+double rounding(Dtype dtype, double x, double factor = 1) {
   switch (dtype) {
     case Dtype::fp32:
       return kUnitFp32 * std::fabs(x);
@@ -23,7 +25,7 @@ double rounding(Dtype dtype, double x) {
     case Dtype::fp16:
       break;
   }
-  return std::max(std::ldexp(std::fabs(x), -11), std::ldexp(1.0, -25));
+  return std::max(std::ldexp(std::fabs(x), -11), std::ldexp(1.0, -25) / std::min(1.0, factor));
 }
 
 double square(double x) { return x * x; }
@@ -36,11 +38,21 @@ std::vector<double> norms(const std::vector<float>& rows, int n) {
   return result;
 }
 
-// From sums of squares to units: adds what summing n terms in fp32 costs, and roots.
-void finish_units(double terms, ExpectedRow* row) {
-  double mean_square = 0;
-  for (double value : row->value) mean_square += square(value) / double(row->value.size());
-  for (double& unit : row->unit) unit = std::sqrt(unit + square(kUnitFp32) * terms * mean_square);
+// See expected.h: the part of the result, added by finish_units, and the part of a term have the same form.
+double summing_error2(double n, double term) { return square(kUnitFp32 * term) * n / 2; }
+
+double dot_error2(int n, double x_norm, double y_norm, double value) {
+  return square(kUnitFp32 * x_norm * y_norm) / 2 + summing_error2(n, value);
+}
+
+// Relative, of exp(score - offset): both and their difference may be rounded (to a multiple of log(2), say), then exp().
+double exp_error2(double score, double offset) {
+  return square(kUnitFp32) * (square(kExpError) + square(score) + square(offset) + square(score - offset));
+}
+
+void finish_units(double n, ExpectedRow* row) {
+  for (size_t c = 0; c < row->unit.size(); ++c)
+    row->unit[c] = std::sqrt(row->unit[c] + summing_error2(n, row->value[c]));
 }
 
 }  // namespace
@@ -58,28 +70,30 @@ ExpectedForward expected_forward_row(const Problem& p, const Inputs& in, int b, 
   row.lse_unit = 0;
   if (keys == 0) return row;
 
-  std::vector<double> probability(keys), score_error(keys);
+  std::vector<double> probability(keys), score_error2(keys);
   const double q_norm = norm(q, d);
   double maximum = -std::numeric_limits<double>::infinity();
   for (int j = 0; j < keys; ++j) {
     const float* k_j = k + size_t(j) * d;
-    probability[j] = p.softmax_scale * dot(q, k_j, d);
-    // |q| |k| for the dot product; 1 for exp() itself
-    score_error[j] = kUnitFp32 * (1 + p.softmax_scale * q_norm * norm(k_j, d));
+    const double product = dot(q, k_j, d);
+    probability[j] = p.softmax_scale * product;
+    score_error2[j] = square(p.softmax_scale) * dot_error2(d, q_norm, norm(k_j, d), product);
     maximum = std::max(maximum, probability[j]);
   }
+  for (int j = 0; j < keys; ++j) score_error2[j] += exp_error2(probability[j], maximum);
   double sum = 0;
   for (double& s : probability) sum += s = std::exp(s - maximum);
   for (double& s : probability) s /= sum;
   row.lse = maximum + std::log(sum);
 
   for (int j = 0; j < keys; ++j) add_scaled(row.o.value.data(), probability[j], v + size_t(j) * d, d);
-  double lse_unit = square(kUnitFp32) * (keys + square(row.lse));
+  double lse_unit = summing_error2(keys, 1) + square(kUnitFp32 * row.lse);
   for (int j = 0; j < keys; ++j) {
     if (probability[j] < 1e-30) continue;  // too little to be seen in any sum
     // A score's error moves the row towards v_j and away from O (the division by the sum); rounding P moves it by v_j.
-    const double by_score = square(probability[j] * score_error[j]);
-    const double by_rounding = p.dtype == Dtype::fp32 ? 0 : square(rounding(p.dtype, probability[j]));
+    const double by_score = square(probability[j]) * score_error2[j];
+    const double by_rounding =
+        summing_error2(keys, probability[j]) + (p.dtype == Dtype::fp32 ? 0 : square(rounding(p.dtype, probability[j])));
     const float* v_j = v + size_t(j) * d;
     for (int c = 0; c < d; ++c)
       row.o.unit[c] += by_score * square(v_j[c] - row.o.value[c]) + by_rounding * square(v_j[c]);
@@ -99,14 +113,17 @@ ExpectedBackward::ExpectedBackward(const Problem& p, const Inputs& in, const std
       q_norm_(norms(in.q, p.head_dim)),
       k_norm_(norms(in.k, p.head_dim)),
       v_norm_(norms(in.v, p.head_dim)),
-      o_norm_(norms(o, p.head_dim)),
-      d_o_norm_(norms(in.d_o, p.head_dim)) {
-  for (size_t row = 0; row < row_d_.size(); ++row)
-    row_d_[row] = dot(&in.d_o[row * p.head_dim], &o[row * p.head_dim], p.head_dim);
+      d_o_norm_(norms(in.d_o, p.head_dim)),
+      d_error2_(q_rows(p)) {
+  const int d = p.head_dim;
+  for (size_t row = 0; row < row_d_.size(); ++row) {
+    row_d_[row] = dot(&in.d_o[row * d], &o[row * d], d);
+    d_error2_[row] = dot_error2(d, d_o_norm_[row], norm(&o[row * d], d), row_d_[row]);
+  }
 }
 
 struct ExpectedBackward::Pair {
-  double probability, ds;              // ds without softmax_scale
+  double probability, ds;                // ds without softmax_scale
   double probability_error2, ds_error2;  // expected squares of their errors
 };
 
@@ -114,16 +131,18 @@ ExpectedBackward::Pair ExpectedBackward::pair(size_t q, size_t kv) const {
   const int d = p_.head_dim;
   Pair pair;
   const double lse = softmax_lse_[q];
-  pair.probability = std::exp(p_.softmax_scale * dot(&in_.q[q * d], &in_.k[kv * d], d) - lse);
-  const double dp_minus_d = dot(&in_.d_o[q * d], &in_.v[kv * d], d) - row_d_[q];
-  pair.ds = pair.probability * dp_minus_d;
-  // Relative, by the score, the LSE's own scaling, exp(); and absolute, where exp() may flush to zero.
-  const double exp_error =
-      kUnitFp32 * (1 + p_.softmax_scale * q_norm_[q] * k_norm_[kv] + std::fabs(lse)) * pair.probability + FLT_MIN;
-  const double dp_error = kUnitFp32 * d_o_norm_[q] * (v_norm_[kv] + o_norm_[q]);
-  pair.probability_error2 = square(exp_error) + square(rounding(p_.dtype, pair.probability));
-  pair.ds_error2 = square(exp_error * dp_minus_d) + square(pair.probability * dp_error) +
-                   square(FLT_MIN * d_o_norm_[q] * (v_norm_[kv] + o_norm_[q])) + square(rounding(p_.dtype, pair.ds));
+  const double score = dot(&in_.q[q * d], &in_.k[kv * d], d);
+  pair.probability = std::exp(p_.softmax_scale * score - lse);
+  const double dp = dot(&in_.d_o[q * d], &in_.v[kv * d], d);
+  pair.ds = pair.probability * (dp - row_d_[q]);
+  // P's relative error; absolute: exp() may flush to zero.
+  const double exponent_error2 = square(p_.softmax_scale) * dot_error2(d, q_norm_[q], k_norm_[kv], score) +
+                                 exp_error2(p_.softmax_scale * score, lse);
+  const double p_error2 = exponent_error2 * square(pair.probability) + square(FLT_MIN);
+  const double dp_error2 = dot_error2(d, d_o_norm_[q], v_norm_[kv], dp) + d_error2_[q];
+  pair.probability_error2 = p_error2 + square(rounding(p_.dtype, pair.probability));
+  pair.ds_error2 = p_error2 * square(dp - row_d_[q]) + square(pair.probability) * dp_error2 +
+                   square(rounding(p_.dtype, pair.ds, p_.softmax_scale)) + square(FLT_MIN);
   return pair;
 }
 
@@ -140,12 +159,11 @@ ExpectedRow ExpectedBackward::dq_row(int b, int h, int i) const {
     const float* k = &in_.k[kv * d];
     add_scaled(dq.value.data(), scale * term.ds, k, d);
     add_scaled(weighted_keys.data(), term.probability, k, d);
-    add_scaled_squares(dq.unit.data(), square(scale) * term.ds_error2, k, d);
+    add_scaled_squares(dq.unit.data(), square(scale) * (term.ds_error2 + summing_error2(keys, term.ds)), k, d);
   }
   // D's error is the same in every term of the row: it doesn't average out.
-  const double d_error = scale * kUnitFp32 * d_o_norm_[q] * o_norm_[q];
-  for (int c = 0; c < d; ++c) dq.unit[c] += square(d_error * weighted_keys[c]);
-  if (keys > 0) finish_units(keys + square(softmax_lse_[q]), &dq);
+  for (int c = 0; c < d; ++c) dq.unit[c] += square(scale * weighted_keys[c]) * d_error2_[q];
+  if (keys > 0) finish_units(keys + 2 * square(softmax_lse_[q]), &dq);  // LSE's scaling moves the row as a whole
   return dq;
 }
 
@@ -155,17 +173,19 @@ void ExpectedBackward::dkv_row(int b, int kv_head, int j, ExpectedRow* dk, Expec
   const double scale = p_.softmax_scale;
   *dk = ExpectedRow{std::vector<double>(d, 0.0), std::vector<double>(d, 0.0)};
   *dv = *dk;
+  const double terms = double(group_size(p_)) * (p_.seqlen_q - first_query(p_, j));
   for (int h = kv_head * group_size(p_); h < (kv_head + 1) * group_size(p_); ++h) {
     for (int i = first_query(p_, j); i < p_.seqlen_q; ++i) {
       const size_t q = q_row_index(p_, b, h, i);
       const Pair term = pair(q, kv);
       add_scaled(dk->value.data(), scale * term.ds, &in_.q[q * d], d);
-      add_scaled_squares(dk->unit.data(), square(scale) * term.ds_error2, &in_.q[q * d], d);
+      add_scaled_squares(dk->unit.data(), square(scale) * (term.ds_error2 + summing_error2(terms, term.ds)),
+                         &in_.q[q * d], d);
       add_scaled(dv->value.data(), term.probability, &in_.d_o[q * d], d);
-      add_scaled_squares(dv->unit.data(), term.probability_error2, &in_.d_o[q * d], d);
+      add_scaled_squares(dv->unit.data(), term.probability_error2 + summing_error2(terms, term.probability),
+                         &in_.d_o[q * d], d);
     }
   }
-  const double terms = double(group_size(p_)) * (p_.seqlen_q - first_query(p_, j));
   finish_units(terms, dk);
   finish_units(terms, dv);
 }

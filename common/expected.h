@@ -1,11 +1,13 @@
 // What the checker compares with: rows in double precision, and beside each element its *unit*: the size of error that
 // rounding explains there, by first-order analysis. Roundings are taken as independent, so their effects add as squares:
 //
-//   a dot product x . y in fp32 is off by about u32 |x| |y|            u32 = 2^-24, |x| the Euclidean norm
-//   P and dS are rounded to the dtype once: u |P|, u |dS|               u = 2^-24, 2^-11 (fp16), 2^-8 (bf16)
+//   a sum of n terms in fp32: each of n partial sums is rounded. They are about as large as the larger of the result and
+//     the root of the terms' summed squares (a random walk): u32 sqrt(n / 2) of both. u32 = 2^-24
+//   so a dot product x . y of d terms: u32 sqrt((|x|^2 |y|^2 + d (x . y)^2) / 2), |x| the Euclidean norm
+//   P and dS are rounded to the dtype once: u |P|, u |dS|; u = 2^-24, 2^-11 (fp16), 2^-8 (bf16)
 //   an error e in a score is a relative error e in its P
-//   a sum of n terms in fp32 is off by about u32 sqrt(n) times its value
 //
+// The constants are such that the standard deviation of a right kernel's error is about half a unit.
 // Units differ from row to row where one figure for all rows would not do: dQ of a row that sees one key is exactly
 // zero, the difference of two equal dot products, and what a right kernel leaves there is the rounding of those.
 // A unit is zero only where every term is zero.
@@ -43,7 +45,7 @@ class ExpectedBackward {
   const Problem& p_;
   const Inputs& in_;
   const std::vector<float>& softmax_lse_;
-  std::vector<double> row_d_, q_norm_, k_norm_, v_norm_, o_norm_, d_o_norm_;  // a row each
+  std::vector<double> row_d_, q_norm_, k_norm_, v_norm_, d_o_norm_, d_error2_;  // a row each
 };
 
 }  // namespace flash

@@ -72,7 +72,8 @@ class HeaderParser {
     if (at_ != text_.size()) malformed("the end of the header", quoted(text_.substr(at_)));
     if (!has_descr_ || !has_order_ || !has_shape_)
       malformed("the keys descr, fortran_order and shape", "only some of them");
-    if (fortran_order_) refuse(path_, "expected C order (row-major), found Fortran order; save np.ascontiguousarray(x).");
+    if (fortran_order_)
+      refuse(path_, "expected C order (row-major), found Fortran order; save np.ascontiguousarray(x).");
     return array_;
   }
 
@@ -233,8 +234,8 @@ void write_npy(const std::string& path, const NpyArray& array) {
   if (checked_bytes(path, array) != array.data.size())
     refuse(path, "can't be written: shape " + shape_text(array.shape) + " of " + array.descr + " isn't " +
                      std::to_string(array.data.size()) + " bytes.");
-  std::string header = "{'descr': '" + array.descr + "', 'fortran_order': False, 'shape': " + shape_text(array.shape) +
-                       ", }";
+  std::string header =
+      "{'descr': '" + array.descr + "', 'fortran_order': False, 'shape': " + shape_text(array.shape) + ", }";
   const size_t prefix = kMagicBytes + 2 + 2;
   while ((prefix + header.size() + 1) % 64 != 0) header += ' ';  // data starts at a multiple of 64, as NumPy has it
   header += '\n';
@@ -278,8 +279,8 @@ Tensor4 read_tensor(const std::string& path, Dtype dtype) {
     refuse(path, std::string("expected ") + name_of_descr(descr_of(dtype)) + " ('" + descr_of(dtype) + "') for " +
                      dtype_name(dtype) + ", found " + name_of_descr(array.descr) + " ('" + array.descr + "').");
   if (array.shape.size() != 4)
-    refuse(path, "expected 4 dimensions (batch, heads, seqlen, head_dim), found " +
-                     std::to_string(array.shape.size()) + ": shape " + shape_text(array.shape) + ".");
+    refuse(path, "expected 4 dimensions (batch, heads, seqlen, head_dim), found " + std::to_string(array.shape.size()) +
+                     ": shape " + shape_text(array.shape) + ".");
   Tensor4 tensor;
   for (int axis = 0; axis < 4; ++axis) {
     tensor.shape[axis] = array.shape[axis];

@@ -16,8 +16,7 @@ void scores_of_row(const Problem& p, const Inputs& in, int b, int h, int i, std:
   const float* q = q_row(in.q.data(), p, b, h, i);
   const float* k = kv_row(in.k.data(), p, b, kv_head_of(p, h), 0);
   scores->resize(visible_keys(p, i));
-  for (size_t j = 0; j < scores->size(); ++j)
-    (*scores)[j] = p.softmax_scale * dot(q, k + j * p.head_dim, p.head_dim);
+  for (size_t j = 0; j < scores->size(); ++j) (*scores)[j] = p.softmax_scale * dot(q, k + j * p.head_dim, p.head_dim);
 }
 
 // Scores become probabilities; the answer is log(sum(exp(scores))).
@@ -124,8 +123,7 @@ ReferenceKeyRow reference_dkv_row(const Problem& p, const Inputs& in, const std:
     for (int i = first_query(p, j); i < p.seqlen_q; ++i) {
       const float* q = q_row(in.q.data(), p, b, h, i);
       const float* d_o = q_row(in.d_o.data(), p, b, h, i);
-      const double probability =
-          std::exp(p.softmax_scale * dot(q, k, d) - softmax_lse[q_row_index(p, b, h, i)]);
+      const double probability = std::exp(p.softmax_scale * dot(q, k, d) - softmax_lse[q_row_index(p, b, h, i)]);
       const double ds = probability * (dot(d_o, v, d) - dot(d_o, q_row(o.data(), p, b, h, i), d));
       add_scaled(row.dv.data(), probability, d_o, d);
       add_scaled(row.dk.data(), p.softmax_scale * ds, q, d);
