@@ -1,0 +1,306 @@
+// 04 FlashAttention-2: the loops of 03 exchanged, so that a query's O never leaves the registers.
+//
+// Idea: a block owns one tile of queries and walks over the keys. O, the maximum m and the sum l of its rows stay in
+//   registers from the first key tile to the last; then O is divided by l and written, once. Every query tile of every
+//   head is a block of its own, so one long sequence is enough to fill a GPU. The warps of a block split the queries:
+//   each has 32 of them to itself and needs nothing from another warp but its share of loading K and V.
+// Global memory: reads Q once, K and V once a query tile; writes O and softmax_lse once. No score, no unfinished O.
+// Limits: fp32 on CUDA cores. head_dim 32, 64 or 128; at most 65535 heads and 65535 sequences.
+// Papers: FlashAttention-2 (arXiv 2307.08691), Algorithm 1, sections 3.1-3.3; its B_r is kBlockM, its B_c kBlockN.
+#include <algorithm>
+
+#include "common/attention.h"
+#include "common/cuda.cuh"
+
+namespace {
+
+constexpr const char* kName = "04_flash_v2";
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// The 32 lanes of a warp lie as 4 x 8 over 32 query rows and all keys of the tile. Lane (ty, tx) owns rows ty, ty + 4,
+// …, ty + 28; of S and P the columns (keys) tx, tx + 8, …; of O columns 4 tx … 4 tx + 3, 4 tx + 32 … 4 tx + 35, ….
+constexpr int kLanesM = 4, kLanesN = 8;
+constexpr int kRowsPerThread = 8;
+constexpr int kWarpRows = kLanesM * kRowsPerThread;
+
+// Query rows and keys a tile. 2048 floats a tile of K let all tiles fit the 64 KB of shared memory that a T4 has, and
+// four blocks fit an SM of an H200.
+#ifdef TILE_M
+constexpr int kBlockM = TILE_M;
+__host__ __device__ constexpr int block_n(int) { return TILE_N; }
+#else
+constexpr int kBlockM = 64;
+__host__ __device__ constexpr int block_n(int head_dim) { return 2048 / head_dim; }
+#endif
+constexpr int kThreads = kBlockM / kWarpRows * kWarpSize;
+
+// Floats from a row to the next in shared memory. 4 more than head_dim: lanes that read 16 bytes each of neighbouring
+// rows find them in different banks. 8 more than kBlockN: so do 4 rows of P, to which 8 lanes each store a float.
+__host__ __device__ constexpr int row_stride(int head_dim) { return head_dim + 4; }
+__host__ __device__ constexpr int p_stride(int head_dim) { return block_n(head_dim) + 8; }
+__host__ __device__ constexpr int shared_floats(int head_dim) {
+  return (kBlockM + 2 * block_n(head_dim)) * row_stride(head_dim) + kBlockM * p_stride(head_dim);
+}
+
+static_assert(kBlockM % kWarpRows == 0, "TILE=MxN: M must be a multiple of 32: a warp owns 32 query rows");
+static_assert(kBlockM <= 1024, "TILE=MxN: M must be at most 1024: a block has a thread a query row");
+static_assert(block_n(128) % 16 == 0, "TILE=MxN: N must be a multiple of 16: else lanes collide in the banks of P");
+
+// What a thread knows of its rows: the unfinished output, the maximum and the sum of exponentials so far. The eight
+// lanes of a row hold the same m and l.
+template <int kHeadDim>
+struct Rows {
+  float o[kRowsPerThread][kHeadDim / kLanesN] = {};
+  float m[kRowsPerThread], l[kRowsPerThread] = {};
+  __device__ __forceinline__ Rows() {
+    for (float& maximum : m) maximum = -INFINITY;
+  }
+};
+
+__device__ __forceinline__ float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
+__device__ __forceinline__ void store4(float* p, float4 v) { *reinterpret_cast<float4*>(p) = v; }
+__device__ __forceinline__ int lane_tx() { return threadIdx.x % kLanesN; }
+// The thread's first row in a query tile.
+__device__ __forceinline__ int thread_row() {
+  return threadIdx.x / kWarpSize * kWarpRows + threadIdx.x % kWarpSize / kLanesN;
+}
+
+// Copies rows first_row … first_row + kRows - 1 of a [seqlen, kHeadDim] matrix to shared memory, zeros for rows past its
+// end.
+template <int kHeadDim, int kRows>
+__device__ __forceinline__ void load_tile(float* tile, const float* matrix, int first_row, int seqlen) {
+  constexpr int kThreadsPerRow = kHeadDim / 4;  // 16 bytes a thread: neighbours read neighbouring addresses
+  constexpr int kRowsAtOnce = kThreads / kThreadsPerRow;
+  const int col = threadIdx.x % kThreadsPerRow * 4;
+  matrix += size_t(first_row) * kHeadDim;
+  for (int i = 0; i < kRows; i += kRowsAtOnce) {
+    const int row = i + threadIdx.x / kThreadsPerRow;
+    if (kRows % kRowsAtOnce != 0 && row >= kRows) break;
+    float4 value = make_float4(0.f, 0.f, 0.f, 0.f);
+    if (first_row + row < seqlen) value = load4(&matrix[row * kHeadDim + col]);
+    store4(&tile[row * row_stride(kHeadDim) + col], value);
+  }
+}
+
+// S = Q K^T: the thread's 8 rows by kBlockN / 8 keys. Four columns of Q and K at a time, so that 8 + kBlockN / 8 loads
+// of 16 bytes feed 4 * kBlockN multiply-adds.
+template <int kHeadDim, int kKeysPerThread>
+__device__ __forceinline__ void multiply_qk(float (&s)[kRowsPerThread][kKeysPerThread], const float* q_tile,
+                                            const float* k_tile) {
+  constexpr int kStride = row_stride(kHeadDim);
+  const float* q = &q_tile[thread_row() * kStride];
+  const float* k = &k_tile[lane_tx() * kStride];
+  for (int i = 0; i < kRowsPerThread; ++i) {
+    for (int j = 0; j < kKeysPerThread; ++j) s[i][j] = 0.f;
+  }
+#pragma unroll 2
+  for (int d = 0; d < kHeadDim; d += 4) {
+    float4 q_d[kRowsPerThread];
+    for (int i = 0; i < kRowsPerThread; ++i) q_d[i] = load4(&q[i * kLanesM * kStride + d]);
+    for (int j = 0; j < kKeysPerThread; ++j) {
+      const float4 k_d = load4(&k[j * kLanesN * kStride + d]);
+      for (int i = 0; i < kRowsPerThread; ++i) {
+        s[i][j] += q_d[i].x * k_d.x;
+        s[i][j] += q_d[i].y * k_d.y;
+        s[i][j] += q_d[i].z * k_d.z;
+        s[i][j] += q_d[i].w * k_d.w;
+      }
+    }
+  }
+}
+
+// Scores of keys that a row doesn't see become -inf: keys past the end, and later keys when causal.
+template <int kKeysPerThread>
+__device__ __forceinline__ void mask(float (&s)[kRowsPerThread][kKeysPerThread], int first_row, int first_key,
+                                     const flash::Problem& problem) {
+  for (int i = 0; i < kRowsPerThread; ++i) {
+    const int row = first_row + thread_row() + i * kLanesM;
+    for (int j = 0; j < kKeysPerThread; ++j) {
+      const int key = first_key + lane_tx() + j * kLanesN;
+      const bool future = problem.causal && key > row + problem.seqlen_k - problem.seqlen_q;
+      if (key >= problem.seqlen_k || future) s[i][j] = -INFINITY;
+    }
+  }
+}
+
+// Online softmax: brings m and l up to date with the tile's scores, rescales O to the new m, and leaves the weights
+// P = exp(scale * (s - m)) in shared memory.
+template <int kHeadDim, int kKeysPerThread>
+__device__ __forceinline__ void online_softmax(Rows<kHeadDim>& rows, const float (&s)[kRowsPerThread][kKeysPerThread],
+                                               float* p_tile, float scale) {
+  const float scale_log2 = scale * 1.44269504f;  // e^x = 2^(x log2 e), and 2^x is what the hardware has
+  for (int i = 0; i < kRowsPerThread; ++i) {
+    float* p = &p_tile[(thread_row() + i * kLanesM) * p_stride(kHeadDim) + lane_tx()];
+    float m = rows.m[i];
+    for (int j = 0; j < kKeysPerThread; ++j) m = fmaxf(m, s[i][j]);
+    for (int lanes = kLanesN / 2; lanes > 0; lanes /= 2) m = fmaxf(m, __shfl_xor_sync(kAllLanes, m, lanes));
+
+    const float base = m == -INFINITY ? 0.f : m;  // no key seen yet: -inf - -inf would be NaN
+    const float rescale = exp2f((rows.m[i] - base) * scale_log2);
+    float sum = 0.f;
+    for (int j = 0; j < kKeysPerThread; ++j) {
+      const float weight = exp2f((s[i][j] - base) * scale_log2);
+      p[j * kLanesN] = weight;
+      sum += weight;
+    }
+    for (int lanes = kLanesN / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(kAllLanes, sum, lanes);
+
+    for (int c = 0; c < kHeadDim / kLanesN; ++c) rows.o[i][c] *= rescale;
+    rows.m[i] = m;
+    rows.l[i] = rows.l[i] * rescale + sum;
+  }
+}
+
+__device__ __forceinline__ void add_scaled(float* o, float weight, float4 v) {
+  o[0] += weight * v.x;
+  o[1] += weight * v.y;
+  o[2] += weight * v.z;
+  o[3] += weight * v.w;
+}
+
+// O += P V: the thread's 8 rows by kHeadDim / 8 columns, four keys at a time.
+template <int kHeadDim>
+__device__ __forceinline__ void multiply_pv(Rows<kHeadDim>& rows, const float* p_tile, const float* v_tile) {
+  constexpr int kStride = row_stride(kHeadDim), kStrideP = p_stride(kHeadDim);
+  const float* p = &p_tile[thread_row() * kStrideP];
+#pragma unroll 1
+  for (int key = 0; key < block_n(kHeadDim); key += 4) {
+    float4 weights[kRowsPerThread];
+    for (int i = 0; i < kRowsPerThread; ++i) weights[i] = load4(&p[i * kLanesM * kStrideP + key]);
+    for (int c = 0; c < kHeadDim / kLanesN; c += 4) {
+      const float* v = &v_tile[key * kStride + c * kLanesN + lane_tx() * 4];
+      const float4 v0 = load4(v), v1 = load4(v + kStride), v2 = load4(v + 2 * kStride), v3 = load4(v + 3 * kStride);
+      for (int i = 0; i < kRowsPerThread; ++i) {
+        add_scaled(&rows.o[i][c], weights[i].x, v0);
+        add_scaled(&rows.o[i][c], weights[i].y, v1);
+        add_scaled(&rows.o[i][c], weights[i].z, v2);
+        add_scaled(&rows.o[i][c], weights[i].w, v3);
+      }
+    }
+  }
+}
+
+// One query tile meets one key tile.
+template <int kHeadDim>
+__device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float* q_tile, const float* k_tile,
+                                       const float* v_tile, float* p_tile, int first_row, int first_key,
+                                       const flash::Problem& problem) {
+  constexpr int kBlockN = block_n(kHeadDim);
+  float s[kRowsPerThread][kBlockN / kLanesN];
+  multiply_qk<kHeadDim>(s, q_tile, k_tile);
+  const bool ragged = first_key + kBlockN > problem.seqlen_k;
+  const bool diagonal = problem.causal && first_key + kBlockN - 1 > first_row + problem.seqlen_k - problem.seqlen_q;
+  if (ragged || diagonal) mask(s, first_row, first_key, problem);
+  online_softmax(rows, s, p_tile, problem.softmax_scale);
+  __syncwarp();  // the warp's rows of P are there; no other warp reads them
+  multiply_pv(rows, p_tile, v_tile);
+}
+
+// Writes O / l and log(sum(exp)) of the thread's rows; a row that has seen no key gives 0 and -inf.
+template <int kHeadDim>
+__device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const flash::Problem& problem, int first_row,
+                                           float* o, float* softmax_lse) {
+  for (int i = 0; i < kRowsPerThread; ++i) {
+    const int row = first_row + thread_row() + i * kLanesM;
+    if (row >= problem.seqlen_q) break;
+    const float inverse = rows.l[i] > 0.f ? 1.f / rows.l[i] : 0.f;
+    for (int c = 0; c < kHeadDim / kLanesN; c += 4) {
+      const float* from = &rows.o[i][c];
+      store4(&o[size_t(row) * kHeadDim + c * kLanesN + lane_tx() * 4],
+             make_float4(from[0] * inverse, from[1] * inverse, from[2] * inverse, from[3] * inverse));
+    }
+    if (lane_tx() == 0) softmax_lse[row] = rows.m[i] * problem.softmax_scale + logf(rows.l[i]);
+  }
+}
+
+// How many key tiles a query tile sees: all, or when causal those up to its last row's diagonal.
+__host__ __device__ inline int key_tiles_seen(const flash::Problem& problem, int query_tile, int block_n) {
+  int keys = problem.seqlen_k;
+  if (problem.causal) {
+    const int rows = min((query_tile + 1) * kBlockM, problem.seqlen_q);
+    keys = max(rows + problem.seqlen_k - problem.seqlen_q, 0);
+  }
+  return ceil_div(keys, block_n);
+}
+
+template <int kHeadDim>
+__global__ void __launch_bounds__(kThreads)
+    flash_kernel(flash::Problem problem, const float* q, const float* k, const float* v, float* o, float* softmax_lse) {
+  constexpr int kBlockN = block_n(kHeadDim), kStride = row_stride(kHeadDim);
+  float* q_tile = dynamic_shared<float>();     // [kBlockM][kStride]
+  float* k_tile = q_tile + kBlockM * kStride;  // [kBlockN][kStride]
+  float* v_tile = k_tile + kBlockN * kStride;  // [kBlockN][kStride]
+  float* p_tile = v_tile + kBlockN * kStride;  // [kBlockM][p_stride]
+
+  const int query_tile = gridDim.x - 1 - blockIdx.x;  // when causal the last tiles have most to do: they start first
+  const int head = blockIdx.y, batch = blockIdx.z;
+  const int kv_head = head / (problem.heads / problem.kv_heads);
+  const size_t first_q = (size_t(batch) * problem.heads + head) * problem.seqlen_q;
+  const size_t first_k = (size_t(batch) * problem.kv_heads + kv_head) * problem.seqlen_k;
+  q += first_q * kHeadDim, o += first_q * kHeadDim, softmax_lse += first_q;
+  k += first_k * kHeadDim, v += first_k * kHeadDim;
+
+  const int first_row = query_tile * kBlockM;
+  load_tile<kHeadDim, kBlockM>(q_tile, q, first_row, problem.seqlen_q);
+  Rows<kHeadDim> rows;
+  const int key_tiles = key_tiles_seen(problem, query_tile, kBlockN);
+  for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {
+    const int first_key = key_tile * kBlockN;
+    __syncthreads();  // every warp has read the K and V before these
+    load_tile<kHeadDim, kBlockN>(k_tile, k, first_key, problem.seqlen_k);
+    load_tile<kHeadDim, kBlockN>(v_tile, v, first_key, problem.seqlen_k);
+    __syncthreads();  // Q, K and V are there
+    attend(rows, q_tile, k_tile, v_tile, p_tile, first_row, first_key, problem);
+  }
+  write_rows(rows, problem, first_row, o, softmax_lse);
+}
+
+void forward(const flash::ForwardArgs& a, void*, flash::Stream stream) {
+  const flash::Problem& p = a.problem;
+  const auto kernel = p.head_dim == 32 ? flash_kernel<32> : p.head_dim == 64 ? flash_kernel<64> : flash_kernel<128>;
+  const dim3 grid(ceil_div(p.seqlen_q, kBlockM), p.heads, p.batch);
+  launch(kernel, grid, kThreads, shared_floats(p.head_dim) * sizeof(float), stream, p, static_cast<const float*>(a.q),
+         static_cast<const float*>(a.k), static_cast<const float*>(a.v), static_cast<float*>(a.o), a.softmax_lse);
+}
+
+flash::Traffic traffic(const flash::Problem& p) {
+  const int kBlockN = block_n(p.head_dim);
+  double keys = 0;  // read by the query tiles of a head together
+  for (int query_tile = 0; query_tile < ceil_div(p.seqlen_q, kBlockM); ++query_tile) {
+    keys += std::min(key_tiles_seen(p, query_tile, kBlockN) * kBlockN, p.seqlen_k);
+  }
+  const double heads = double(p.batch) * p.heads, row = p.head_dim * sizeof(float);  // bytes a row of Q, K, V, O
+  return {heads * (p.seqlen_q + 2 * keys) * row, heads * p.seqlen_q * (row + 4)};
+}
+
+std::string supports(const flash::Problem& p, const flash::Device& device) {
+  const size_t bytes = shared_floats(p.head_dim) * sizeof(float);
+  if (bytes > device.shared_bytes_per_block) {
+    return std::string(kName) + " keeps tiles of " + std::to_string(kBlockM) + " queries and " +
+           std::to_string(block_n(p.head_dim)) + " keys in shared memory: head_dim " + std::to_string(p.head_dim) +
+           " needs " + std::to_string(bytes / 1024) + " KB, this device has " +
+           std::to_string(device.shared_bytes_per_block / 1024) + " KB";
+  }
+  if (p.heads > 65535 || p.batch > 65535) {
+    return std::string(kName) +
+           " has a block of threads a head and sequence, and CUDA allows 65535 blocks along y and z";
+  }
+  return "";
+}
+
+flash::StepInfo step_info() {
+  flash::StepInfo info;
+  info.number = "04";
+  info.name = kName;
+  info.idea = "a block owns a query tile and walks the keys: O stays in registers and is written once";
+  info.dtypes = {flash::Dtype::fp32};
+  info.head_dims = {32, 64, 128};
+  info.supports = supports;
+  info.traffic = traffic;
+  info.forward = forward;
+  return info;
+}
+
+const flash::RegisterStep registered(step_info());
+
+}  // namespace
