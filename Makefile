@@ -68,8 +68,8 @@ endif
 ifndef NVCC
   NVCC := $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 endif
-# Compute capabilities of the GPUs in this machine: 75, 90 …
-GPUS = $(eval GPUS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+\.[0-9]+$$' | tr -d . | sort -u))$(GPUS)
+# Compute capabilities of the GPUs in this machine, from 75 up: 75, 90 …
+GPUS = $(eval GPUS := $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | grep -E '^[0-9]+\.[0-9]+$$' | tr -d . | sort -un | grep -Ev '^(3.|5.|6.|70|72)$$'))$(GPUS)
 ifeq ($(origin BACKEND),undefined)
   BACKEND = $(eval BACKEND := $(if $(and $(NVCC),$(GPUS)),cuda,emu))$(BACKEND)
 endif
@@ -201,7 +201,7 @@ endif
 ifndef WRONG
 step: $(if $(STEP),$(DIR)/$(STEP).run)
 	ln -sfn $< run
-	echo 'Built $(STEP).cu for $(if $(filter cuda,$(BACKEND)),the GPU ($(REAL_ARCH)),the CPU back end$(if $(filter 0,$(WATCH)), (not watched))).  Next: ./run'
+	echo 'Built $(STEP).cu for $(if $(filter cuda,$(BACKEND)),the GPU ($(strip $(REAL_ARCH))),the CPU back end$(if $(filter 0,$(WATCH)), (not watched))).  Next: ./run'
 
 # Tests: all, or those of one step's folder (`make test 2`).
 TEST_STEPS = $(if $(STEP),$(filter $(call folder,$(STEP))/%,$(LANDINGS)),$(LANDINGS))
