@@ -336,9 +336,9 @@ ForwardRows forward_rows(const Problem& p, const Inputs& in, const Outputs& out,
   return result;
 }
 
-void add_tensor(const Problem& p, const Inputs& in, CheckedRows* rows, CheckResult* result) {
+void add_tensor(const Problem& p, const Inputs& in, const Outputs& out, CheckedRows* rows, CheckResult* result) {
   TensorCheck check = judge(rows, rows->expected);
-  if (check.verdict == Verdict::fail) check.pattern = find_pattern(p, in, *rows);
+  if (check.verdict == Verdict::fail) check.pattern = find_pattern(p, in, out, *rows);
   result->tensors.push_back(check);
 }
 
@@ -352,6 +352,7 @@ Verdict worst_verdict(const std::vector<TensorCheck>& tensors) {
 }
 
 std::string number(double value) {
+  if (std::isnan(value)) return "NaN";
   char text[32];
   std::snprintf(text, sizeof text, "%.6g", value);
   return text;
@@ -411,12 +412,14 @@ void conclude(const Problem& p, CheckResult* result) {
   }
   for (const TensorCheck& t : result->tensors)
     result->message += (result->message.empty() ? "" : "\n") + story(t, t.tensor == "LSE" ? 1 : p.head_dim);
+  const std::string hint = compare_tensors(result->tensors);
+  if (!hint.empty()) result->message += "\n" + hint;
 }
 
 void add_forward(const Problem& p, const Inputs& in, const Outputs& out, uint64_t seed, CheckResult* result) {
   ForwardRows rows = forward_rows(p, in, out, seed, true);
-  add_tensor(p, in, &rows.o, result);
-  add_tensor(p, in, &rows.lse, result);
+  add_tensor(p, in, out, &rows.o, result);
+  add_tensor(p, in, out, &rows.lse, result);
 }
 
 }  // namespace
@@ -457,7 +460,7 @@ CheckResult check_backward(const Problem& p, const Inputs& in, const Outputs& ou
     materialised_dq_row(p, in, out.softmax_lse, row_d, row.b, row.h, row.i, plain.data());
     append(&dq, row, expected.dq_row(row.b, row.h, row.i), plain.data(), out.dq);
   }
-  add_tensor(p, in, &dq, &result);
+  add_tensor(p, in, out, &dq, &result);
 
   CheckedRows dk = new_rows(p, "dK", p.dtype, p.kv_heads, p.seqlen_k, p.head_dim);
   CheckedRows dv = new_rows(p, "dV", p.dtype, p.kv_heads, p.seqlen_k, p.head_dim);
@@ -472,8 +475,8 @@ CheckResult check_backward(const Problem& p, const Inputs& in, const Outputs& ou
     append(&dk, row, expected_dk, plain.data(), out.dk);
     append(&dv, row, expected_dv, plain2.data(), out.dv);
   }
-  add_tensor(p, in, &dk, &result);
-  add_tensor(p, in, &dv, &result);
+  add_tensor(p, in, out, &dk, &result);
+  add_tensor(p, in, out, &dv, &result);
   conclude(p, &result);
   return result;
 }
@@ -489,7 +492,7 @@ CheckResult check_expected(const Problem& p, const Inputs& in, const Outputs& ou
     rows.o.expected[e] = expected_o[at];
   }
   result.tensors.push_back(judge(&rows.o, reference, 1));  // the file's values were rounded as well
-  if (result.tensors[0].verdict == Verdict::fail) result.tensors[0].pattern = find_pattern(p, in, rows.o);
+  if (result.tensors[0].verdict == Verdict::fail) result.tensors[0].pattern = find_pattern(p, in, out, rows.o);
   conclude(p, &result);
   return result;
 }

@@ -25,10 +25,11 @@ struct TensorCheck {
   double max_error = 0, rms_error = 0;  // scaled by row, as above
   double max_bound = 0, rms_bound = 0;
   size_t rows_checked = 0, rows_total = 0;
-  size_t wrong = 0;                      // elements that break the rule on their own
+  size_t wrong = 0;                           // elements that break the rule on their own
   std::vector<int> first_index, worst_index;  // [b, h, i, column] ([b, h, i] for LSE)
   double first_expected = 0, first_got = 0, worst_expected = 0, worst_got = 0;
-  std::string pattern;  // "every row past 63 is wrong", "rows are right up to a constant factor", …; "" if none was seen
+  std::string
+      pattern;  // "every row past 63 is wrong", "rows are right up to a constant factor", …; "" if none was seen
 };
 
 struct CheckResult {

@@ -2,12 +2,16 @@
 #pragma once
 #include <string>
 
+#include "common/check.h"
 #include "common/check_rows.h"
 #include "common/inputs.h"
 
 namespace flash {
 
 // Where the wrong elements are and what they look like, in one sentence or two; "" if nothing stands out.
-std::string find_pattern(const Problem&, const Inputs&, const CheckedRows&);
+std::string find_pattern(const Problem&, const Inputs&, const Outputs&, const CheckedRows&);
+
+// What follows from one tensor being right and another wrong; "" if nothing does.
+std::string compare_tensors(const std::vector<TensorCheck>&);
 
 }  // namespace flash

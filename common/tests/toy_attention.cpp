@@ -11,7 +11,7 @@ namespace flash {
 namespace {
 
 const float kInfinity = std::numeric_limits<float>::infinity();
-const float kNaN = std::numeric_limits<float>::quiet_NaN();
+const float kNaN = unpack(Dtype::fp32, {0xff, 0xff, 0xff, 0xff})[0];  // as outputs are before a run
 const float kLog2e = 1.44269504f;
 
 float toy_dot(DotOrder order, const float* a, const float* b, int n) {
