@@ -77,8 +77,8 @@ std::string lines_of_access(const AccessCounts& c, bool is_shared) {
     return count_text(c.requests) + " requests, " + count_text(c.wavefronts) + " wavefronts, " +
            count_text(c.conflicts) + " conflicts";
   }
-  return count_text(c.requests) + " requests, " + count_text(c.sectors) + " sectors, " +
-         ratio(c.sectors, c.requests) + " a request";
+  return count_text(c.requests) + " requests, " + count_text(c.sectors) + " sectors, " + ratio(c.sectors, c.requests) +
+         " a request";
 }
 
 void print_lines(std::ostream& out, const KernelReport& kernel) {
@@ -184,12 +184,13 @@ void print_report(std::ostream& out, const Report& report) {
     return;
   }
   out << "What the kernels asked of memory (counts, not times; a request is one warp's access)\n\n";
-  std::vector<std::vector<std::string>> rows = {
-      {"kernel", "blocks", "read bytes", "sectors/req", "written bytes", "sectors/req", "shared reads", "conflicts",
-       "shared writes", "conflicts", "barriers"}};
+  std::vector<std::vector<std::string>> rows = {{"kernel", "blocks", "read bytes", "sectors/req", "written bytes",
+                                                 "sectors/req", "shared reads", "conflicts", "shared writes",
+                                                 "conflicts", "barriers"}};
   for (const KernelReport& kernel : report.kernels) {
     const Counts& c = kernel.total;
-    const bool exact = std::all_of(kernel.lines.begin(), kernel.lines.end(), [](const LineCounts& l) { return l.exact; });
+    const bool exact =
+        std::all_of(kernel.lines.begin(), kernel.lines.end(), [](const LineCounts& l) { return l.exact; });
     rows.push_back({kernel.name + (exact ? "" : " ≈"), count_text(kernel.blocks), count_text(c.global_read.bytes),
                     ratio(c.global_read.sectors, c.global_read.requests), count_text(c.global_write.bytes),
                     ratio(c.global_write.sectors, c.global_write.requests), count_text(c.shared_read.requests),
@@ -267,37 +268,37 @@ std::string report_json(const Report& report) {
   all.add_raw("watched", report.watched ? "true" : "false");
   all.add_raw("counts", counts.text());
   all.add_raw("kernels", json_array(report.kernels, [&](const KernelReport& kernel) {
-    JsonObject json, total = counts_json(kernel.total);
-    total.add("distinct_read_bytes", kernel.distinct_read_bytes);
-    total.add("distinct_write_bytes", kernel.distinct_write_bytes);
-    json.add("name", kernel.name);
-    json.add("launches", kernel.launches);
-    json.add("blocks", kernel.blocks);
-    json.add("threads", kernel.threads);
-    json.add_raw("counts", total.text());
-    json.add_raw("lines", json_array(kernel.lines, [&](const LineCounts& line) {
-      JsonObject entry;
-      entry.add("file", line.file);
-      entry.add("line", uint64_t(line.line));
-      entry.add_raw("exact", line.exact ? "true" : "false");
-      entry.add_raw("counts", counts_json(line.counts).text());
-      return entry.text();
-    }));
-    return json.text();
-  }));
+                JsonObject json, total = counts_json(kernel.total);
+                total.add("distinct_read_bytes", kernel.distinct_read_bytes);
+                total.add("distinct_write_bytes", kernel.distinct_write_bytes);
+                json.add("name", kernel.name);
+                json.add("launches", kernel.launches);
+                json.add("blocks", kernel.blocks);
+                json.add("threads", kernel.threads);
+                json.add_raw("counts", total.text());
+                json.add_raw("lines", json_array(kernel.lines, [&](const LineCounts& line) {
+                               JsonObject entry;
+                               entry.add("file", line.file);
+                               entry.add("line", uint64_t(line.line));
+                               entry.add_raw("exact", line.exact ? "true" : "false");
+                               entry.add_raw("counts", counts_json(line.counts).text());
+                               return entry.text();
+                             }));
+                return json.text();
+              }));
   all.add_raw("faults", json_array(report.faults, [](const Fault& fault) {
-    JsonObject json;
-    json.add("kind", fault.kind);
-    json.add("message", fault.message);
-    json.add("kernel", fault.kernel);
-    json.add("array", fault.array);
-    json.add("file", fault.here.file);
-    json.add("line", uint64_t(fault.here.line));
-    json.add("other_file", fault.other.file);
-    json.add("other_line", uint64_t(fault.other.line));
-    json.add("times", fault.times);
-    return json.text();
-  }));
+                JsonObject json;
+                json.add("kind", fault.kind);
+                json.add("message", fault.message);
+                json.add("kernel", fault.kernel);
+                json.add("array", fault.array);
+                json.add("file", fault.here.file);
+                json.add("line", uint64_t(fault.here.line));
+                json.add("other_file", fault.other.file);
+                json.add("other_line", uint64_t(fault.other.line));
+                json.add("times", fault.times);
+                return json.text();
+              }));
   return all.text();
 }
 

@@ -26,12 +26,13 @@ struct AccessCounts {
 
 struct Counts {
   AccessCounts global_read, global_write, shared_read, shared_write;
-  uint64_t atomics = 0;   // a warp at a time; an atomic is a request, bytes and sectors of global_write or shared_write too
-  uint64_t shuffles = 0;  // shuffles, votes and warp reductions, a warp at a time
-  uint64_t barriers = 0;  // a warp at a time: a __syncthreads counts once a warp, a __syncwarp once
-  uint64_t exps = 0;      // exp calls, a thread at a time
+  uint64_t atomics =
+      0;  // a warp at a time; an atomic is a request, bytes and sectors of global_write or shared_write too
+  uint64_t shuffles = 0;              // shuffles, votes and warp reductions, a warp at a time
+  uint64_t barriers = 0;              // a warp at a time: a __syncthreads counts once a warp, a __syncwarp once
+  uint64_t exps = 0;                  // exp calls, a thread at a time
   uint64_t mmas = 0, ldmatrixes = 0;  // a warp at a time
-  uint64_t async_copies = 0;  // cp.async, a warp at a time; their bytes are in global_read and shared_write
+  uint64_t async_copies = 0;          // cp.async, a warp at a time; their bytes are in global_read and shared_write
 
   Counts& operator+=(const Counts& other) {
     global_read += other.global_read, global_write += other.global_write;
@@ -54,7 +55,7 @@ struct KernelReport {
   uint64_t launches = 0, blocks = 0, threads = 0;
   Counts total;
   uint64_t distinct_read_bytes = 0, distinct_write_bytes = 0;  // global bytes touched at least once: compulsory traffic
-  std::vector<LineCounts> lines;                              // by file and line
+  std::vector<LineCounts> lines;                               // by file and line
 };
 
 struct Site {
@@ -63,11 +64,11 @@ struct Site {
 };
 
 struct Fault {
-  std::string kind;  // "race", "out-of-bounds", "uninitialised", "misaligned", "barrier", "async-copy"
+  std::string kind;     // "race", "out-of-bounds", "uninitialised", "misaligned", "barrier", "async-copy"
   std::string message;  // the whole report, for a person
   std::string kernel;
-  std::string array;  // its name where known
-  Site here, other;   // other: the second access of a race
+  std::string array;   // its name where known
+  Site here, other;    // other: the second access of a race
   uint64_t times = 1;  // the same pair of lines and kind is reported once and counted
 };
 
@@ -82,7 +83,7 @@ struct Report {
   }
 };
 
-void reset_report();    // forget counts and faults
-Report take_report();   // what was seen since; leaves it in place
+void reset_report();   // forget counts and faults
+Report take_report();  // what was seen since; leaves it in place
 
 }  // namespace flash::emu

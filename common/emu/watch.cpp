@@ -19,9 +19,7 @@ const bool installed = (set_watcher(&the_watcher), true);
 
 constexpr size_t kSlack = 256;  // after an allocation or the dynamic shared memory: nothing else lies there
 
-std::string plural(uint64_t n, const char* noun) {
-  return std::to_string(n) + " " + noun + (n == 1 ? "" : "s");
-}
+std::string plural(uint64_t n, const char* noun) { return std::to_string(n) + " " + noun + (n == 1 ? "" : "s"); }
 
 // Constants and variables of the program itself, outside the allocations: constexpr tables a kernel reads.
 bool in_program(uintptr_t at) {
@@ -170,12 +168,19 @@ void MemoryWatcher::event(Thread&, Event event, CallSite place, unsigned count) 
   Counts& counts = event_site(place).counts;
   switch (event) {
     case Event::shuffle:
-    case Event::vote: counts.shuffles += count; break;
-    case Event::exp: counts.exps += count; break;
-    case Event::mma: counts.mmas += count; break;
+    case Event::vote:
+      counts.shuffles += count;
+      break;
+    case Event::exp:
+      counts.exps += count;
+      break;
+    case Event::mma:
+      counts.mmas += count;
+      break;
     case Event::ldmatrix:
     case Event::atomic:
-    case Event::async_copy: break;  // counted by their requests
+    case Event::async_copy:
+      break;  // counted by their requests
   }
 }
 
@@ -253,8 +258,8 @@ Region* MemoryWatcher::find_region(uintptr_t at, unsigned bytes, bool is_write, 
                                   : plural(nearest->base - at, "byte") + " before the begin of ";
       where += nearest->name + ", which has " + plural(nearest->bytes, "byte");
     }
-    record->fault.message = "out of bounds: @1 " + what + plural(bytes, "byte") + " up to " + where + ", in " +
-                            thread_and_block() + ".";
+    record->fault.message =
+        "out of bounds: @1 " + what + plural(bytes, "byte") + " up to " + where + ", in " + thread_and_block() + ".";
     if (!nearest) record->fault.message.replace(record->fault.message.find(" up to "), 7, " at ");
   }
   const bool harmless = nearest && at >= nearest->base && distance < kSlack && !(in_tls && is_write);
@@ -385,9 +390,10 @@ void MemoryWatcher::allocation_written(const Allocation& allocation) {
 MemoryWatcher::FaultRecord* MemoryWatcher::new_fault(const char* kind, const Region* region, uint32_t here,
                                                      uint32_t other) {
   // The same two places in either order are one fault.
-  const uint64_t key = ((uint64_t(std::min(here, other)) << kSiteBits | std::max(here, other)) << 8 | uint8_t(kind[0])) *
-                           0x9e3779b97f4a7c15u ^
-                       (region ? region->base : 0) ^ reinterpret_cast<uintptr_t>(kernel_);
+  const uint64_t key =
+      ((uint64_t(std::min(here, other)) << kSiteBits | std::max(here, other)) << 8 | uint8_t(kind[0])) *
+          0x9e3779b97f4a7c15u ^
+      (region ? region->base : 0) ^ reinterpret_cast<uintptr_t>(kernel_);
   const auto [at, is_new] = fault_index_.try_emplace(key, faults_.size());
   if (!is_new) {
     ++faults_[at->second]->fault.times;
@@ -437,8 +443,8 @@ void MemoryWatcher::report_race(Region& region, size_t cell, Who who, bool is_wr
       place_in(region, cell << region.shift) + " in " + thread_and_block() + ", and @2 " +
       verb(past_is_write, past.who, "wrote it", "read it", "updated it (atomically)") + " in " + past_thread(past) +
       (other_block ? ". The blocks of a kernel run in any order."
-                   : same_warp ? ". The two threads share a warp, and no __syncwarp() or __syncthreads() lies between."
-                               : ". No __syncthreads() lies between.");
+       : same_warp ? ". The two threads share a warp, and no __syncwarp() or __syncthreads() lies between."
+                   : ". No __syncthreads() lies between.");
 }
 
 void MemoryWatcher::report_pending(Region& region, size_t cell, Who who, bool is_write, Access past) {
@@ -508,7 +514,9 @@ void MemoryWatcher::fault(const RuntimeFault& fault) {
   }
   faults_.push_back(std::make_unique<FaultRecord>());
   FaultRecord& record = *faults_.back();
-  record.fault.kind = fault.kind == "invalid-address" ? "out-of-bounds" : fault.kind == "other" ? "barrier" : fault.kind;
+  record.fault.kind = fault.kind == "invalid-address" ? "out-of-bounds"
+                      : fault.kind == "other"         ? "barrier"
+                                                      : fault.kind;
   record.fault.message = fault.message;
   if (fault.launch) record.fault.kernel = fault.launch->name;
   record.here = site_number(fault.here);

@@ -91,12 +91,12 @@ class MemoryWatcher final : public Watcher {
     std::vector<Stream> streams;  // [site of the launch]
   };
   struct WarpLog {
-    std::vector<uint32_t> active;   // sites with accesses since the last barrier
+    std::vector<uint32_t> active;    // sites with accesses since the last barrier
     std::vector<uint8_t> is_active;  // [site]
   };
   struct FaultRecord {
-    Fault fault;                        // message: "@1" and "@2" stand for the two places
-    uint32_t here = 0, other = 0;       // sites
+    Fault fault;                   // message: "@1" and "@2" stand for the two places
+    uint32_t here = 0, other = 0;  // sites
   };
   struct LineRecord {
     Counts counts;
@@ -155,8 +155,10 @@ class MemoryWatcher final : public Watcher {
     if (!region.is_shared && cell.write.time <= floor) {
       kernel_->totals.distinct_write_bytes += size_t(1) << region.shift;
     }
-    if (clock_.unordered(cell.read, floor)) report_race(region, index, who, true, cell.read, false);
-    else if (clock_.unordered(cell.other_read, floor)) report_race(region, index, who, true, cell.other_read, false);
+    if (clock_.unordered(cell.read, floor))
+      report_race(region, index, who, true, cell.read, false);
+    else if (clock_.unordered(cell.other_read, floor))
+      report_race(region, index, who, true, cell.other_read, false);
     cell.write = {clock_.now, who};
   }
   void check_write(Region&, size_t cell, Who, bool is_write);
@@ -201,7 +203,7 @@ class MemoryWatcher final : public Watcher {
     Index index;
   };
   std::vector<BlockStart> block_starts_;
-  bool stopping_ = false;        // fail() was called from here: its fault is recorded
+  bool stopping_ = false;          // fail() was called from here: its fault is recorded
   uintptr_t bounds_reported_ = 0;  // where the bounds hook was called last: the access that follows is told already
 
   std::vector<std::unique_ptr<KernelRecord>> kernels_;

@@ -60,9 +60,9 @@ struct Region {
 // The clocks of the block that runs and of the thread that is looking.
 struct Clock {
   uint32_t now = 2;
-  uint32_t kernel = 1;   // accesses up to here came before this kernel
-  uint32_t block = 1;    // ... before this block began
-  uint32_t barrier = 1;  // ... before the block's last __syncthreads
+  uint32_t kernel = 1;                 // accesses up to here came before this kernel
+  uint32_t block = 1;                  // ... before this block began
+  uint32_t barrier = 1;                // ... before the block's last __syncthreads
   uint32_t warp_barrier[kLanes] = {};  // by warp: before its last __syncwarp of all its lanes
   // By warp, where it had a __syncwarp of some lanes only: [l * 32 + m] what lane l knows of lane m. Else empty.
   std::vector<uint32_t> lane_barrier[kLanes];

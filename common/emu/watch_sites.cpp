@@ -42,8 +42,7 @@ class LineFinder {
     posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
     const char* arguments[] = {"addr2line", "-e", program, "-a", "-i", nullptr};
     pid_t pid = 0;
-    const int status =
-        posix_spawnp(&pid, "addr2line", &actions, nullptr, const_cast<char* const*>(arguments), environ);
+    const int status = posix_spawnp(&pid, "addr2line", &actions, nullptr, const_cast<char* const*>(arguments), environ);
     posix_spawn_file_actions_destroy(&actions);
     close(question[0]), close(answer[1]);
     if (status != 0) {
@@ -63,7 +62,8 @@ class LineFinder {
     std::vector<std::string> levels;
     if (!answer_) return levels;
     char text[64];
-    const int length = std::snprintf(text, sizeof text, "%#lx\n0xfffffffffffffff0\n", static_cast<unsigned long>(address));
+    const int length =
+        std::snprintf(text, sizeof text, "%#lx\n0xfffffffffffffff0\n", static_cast<unsigned long>(address));
     if (!say(text, size_t(length))) return levels;
     char* line = nullptr;
     size_t capacity = 0;
