@@ -1,0 +1,247 @@
+// The watcher against kernels whose counts and faults are known (watch_kernels.cu).
+#include <cstdlib>
+#include <set>
+#include <sstream>
+
+#include "common/emu/print_report.h"
+#include "common/emu/report.h"
+#include "common/error.h"
+#include "common/tests/catch.h"
+#include "common/tests/watch_kernels.h"
+
+#if FLASH_WATCH
+
+namespace {
+
+using namespace flash::watch_kernels;
+using flash::emu::Counts;
+using flash::emu::Fault;
+using flash::emu::Report;
+
+Report report_of(void (*run)(bool), bool faulty) {
+  flash::emu::reset_report();
+  try {
+    run(faulty);
+  } catch (const flash::Error&) {
+    // The kernel was stopped; the report says why.
+  }
+  return flash::emu::take_report();
+}
+
+template <class Run>
+Counts counts_of(Run run) {
+  flash::emu::reset_report();
+  run();
+  const Report report = flash::emu::take_report();
+  for (const Fault& fault : report.faults) FAIL_CHECK(fault.message);
+  return report.total();
+}
+
+// 0 is the order of the threads' numbers; others shuffle.
+struct Schedule {
+  explicit Schedule(int seed) { setenv("EMU_SEED", std::to_string(seed).c_str(), 1); }
+  ~Schedule() { unsetenv("EMU_SEED"); }
+};
+
+const Pattern& pattern(const std::string& name) {
+  for (const Pattern& p : patterns()) {
+    if (p.name == name) return p;
+  }
+  throw std::runtime_error("no pattern " + name);
+}
+
+}  // namespace
+
+TEST_CASE("every planted fault is found, in every schedule") {
+  for (const FaultCase& c : fault_cases()) {
+    for (int seed = 0; seed <= 20; ++seed) {
+      const Schedule schedule(seed);
+      INFO(c.name << ": " << c.what << ", EMU_SEED=" << seed);
+      const Report report = report_of(c.run, true);
+      REQUIRE(!report.faults.empty());
+      for (const Fault& fault : report.faults) {
+        INFO(fault.message);
+        CHECK(fault.kind == c.kind);
+        if (!c.array.empty()) CHECK(fault.array == c.array);
+        CHECK_THAT(fault.kernel, ContainsSubstring(c.name + "<true>"));
+        CHECK(fault.here.file == "common/tests/watch_kernels.cu");
+        CHECK(fault.here.line > 0);
+        CHECK_THAT(fault.message, ContainsSubstring("watch_kernels.cu:" + std::to_string(fault.here.line)));
+        CHECK_THAT(fault.message, ContainsSubstring("thread"));
+        if (c.kind == "race") {
+          CHECK(fault.other.file == "common/tests/watch_kernels.cu");
+          CHECK(fault.other.line > 0);
+          CHECK_THAT(fault.message, ContainsSubstring("watch_kernels.cu:" + std::to_string(fault.other.line)));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("no correct twin is accused, in any schedule") {
+  for (const FaultCase& c : fault_cases()) {
+    for (int seed = 0; seed <= 20; ++seed) {
+      const Schedule schedule(seed);
+      INFO(c.name << ", EMU_SEED=" << seed);
+      for (const Fault& fault : report_of(c.run, false).faults) FAIL_CHECK(fault.message);
+    }
+  }
+}
+
+TEST_CASE("a fault names both lines, the threads, the block and the array") {
+  const Report report = report_of(fault_cases().front().run, true);
+  REQUIRE(report.faults.size() == 1);
+  const Fault& fault = report.faults[0];
+  INFO(fault.message);
+  CHECK(fault.array == "tile");
+  CHECK(fault.here.line == fault.other.line + 2);
+  CHECK(fault.times > 1);
+  CHECK_THAT(fault.message, ContainsSubstring("of tile (shared memory) in thread (") &&
+                                ContainsSubstring("of block (0,0,0)") && ContainsSubstring("No __syncthreads()"));
+}
+
+TEST_CASE("a missing __syncwarp is told as such, and blocks by their numbers") {
+  for (const FaultCase& c : fault_cases()) {
+    if (c.name == "warp_exchange") {
+      CHECK_THAT(report_of(c.run, true).faults.at(0).message, ContainsSubstring("__syncwarp()"));
+    }
+    if (c.name == "blocks_talk") {
+      CHECK_THAT(report_of(c.run, true).faults.at(0).message, ContainsSubstring("any order"));
+    }
+  }
+}
+
+TEST_CASE("bank conflicts of reads and writes") {
+  struct Case {
+    int bytes, stride;  // floats between lanes
+    unsigned wavefronts, conflicts;
+  };
+  // 32 banks of 4 bytes. A warp's 8-byte accesses take two passes, 16-byte ones four, before any conflict.
+  const Case cases[] = {
+      {4, 1, 1, 0},   {4, 2, 2, 1},     {4, 4, 4, 3},     {4, 8, 8, 7},     {4, 16, 16, 15},   {4, 32, 32, 31},
+      {4, 3, 1, 0},   {4, 5, 1, 0},     {4, 9, 1, 0},     {4, 17, 1, 0},    {4, 33, 1, 0},  // padded
+      {8, 2, 2, 0},   {8, 4, 4, 2},     {8, 8, 8, 6},     {8, 16, 16, 14},  {8, 32, 32, 30},   {8, 64, 32, 30},
+      {8, 6, 2, 0},   {8, 10, 2, 0},    {8, 18, 2, 0},    {8, 34, 2, 0},    {8, 66, 2, 0},     {16, 4, 4, 0},
+      {16, 8, 8, 4},  {16, 16, 16, 12}, {16, 32, 32, 28}, {16, 64, 32, 28}, {16, 128, 32, 28}, {16, 12, 4, 0},
+      {16, 20, 4, 0}, {16, 36, 4, 0},   {16, 68, 4, 0},   {16, 132, 4, 0},
+  };
+  for (const Case& c : cases) {
+    const Pattern& p = pattern("stride " + std::to_string(c.stride) + " floats, " + std::to_string(c.bytes) + " bytes");
+    INFO(p.name);
+    const Counts read = counts_of([&] { run_shared_read(p); });
+    CHECK(read.shared_read.requests == 1);
+    CHECK(read.shared_read.bytes == uint64_t(32 * c.bytes));
+    CHECK(read.shared_read.wavefronts == c.wavefronts);
+    CHECK(read.shared_read.conflicts == c.conflicts);
+    CHECK(read.shared_write.conflicts == 0);
+    const Counts write = counts_of([&] { run_shared_write(p); });
+    const uint64_t fill = 8192 / 32;  // requests that clear the memory before and read it after
+    CHECK(write.shared_write.requests == fill + 1);
+    CHECK(write.shared_write.wavefronts == fill + c.wavefronts);
+    CHECK(write.shared_write.conflicts == c.conflicts);
+    CHECK(write.shared_read.conflicts == 0);
+  }
+}
+
+TEST_CASE("lanes that read one word share it") {
+  for (const int bytes : {4, 8, 16}) {
+    const std::string tail = ", " + std::to_string(bytes) + " bytes";
+    CHECK(counts_of([&] { run_shared_read(pattern("broadcast" + tail)); }).shared_read.conflicts == 0);
+    CHECK(counts_of([&] { run_shared_read(pattern("repeated every 4 lanes" + tail)); }).shared_read.conflicts == 0);
+  }
+}
+
+TEST_CASE("sectors of global reads and writes") {
+  struct Case {
+    std::string name;
+    int bytes;
+    unsigned sectors;
+  };
+  const Case cases[] = {
+      {"stride 1 floats", 4, 4},   {"stride 2 floats", 4, 8}, {"stride 4 floats", 4, 16}, {"stride 8 floats", 4, 32},
+      {"stride 32 floats", 4, 32}, {"broadcast", 4, 1},       {"reversed", 4, 4},         {"even lanes alone", 4, 4},
+      {"first half alone", 4, 2},  {"one lane", 4, 1},        {"stride 2 floats", 8, 8},  {"stride 4 floats", 16, 16},
+      {"stride 8 floats", 16, 32}, {"broadcast", 16, 1},
+  };
+  for (const Case& c : cases) {
+    const Pattern& p = pattern(c.name + ", " + std::to_string(c.bytes) + " bytes");
+    INFO(p.name);
+    unsigned lanes = 0;
+    for (const int i : p.index) lanes += i >= 0;
+    const Counts read = counts_of([&] { run_global_read(p); });
+    CHECK(read.global_read.requests == 2);  // the indices, and the pattern
+    CHECK(read.global_read.sectors == 4 + c.sectors);
+    CHECK(read.global_read.bytes == 32 * 4 + lanes * unsigned(c.bytes));
+    if (c.name == "broadcast") continue;  // as writes they would race
+    const Counts write = counts_of([&] { run_global_write(p); });
+    CHECK(write.global_write.requests == 2);
+    CHECK(write.global_write.sectors == 4 + c.sectors);
+    CHECK(write.global_write.bytes == 32 * 4 + lanes * unsigned(c.bytes));
+  }
+}
+
+TEST_CASE("distinct bytes are counted once, however often they are read") {
+  flash::emu::reset_report();
+  run_global_read(pattern("broadcast, 16 bytes"));
+  const Report report = flash::emu::take_report();
+  REQUIRE(report.kernels.size() == 1);
+  CHECK(report.kernels[0].distinct_read_bytes == 32 * 4 + 16);
+  CHECK(report.kernels[0].distinct_write_bytes == 32 * 4);
+}
+
+TEST_CASE("atomics count as writes of a warp, and don't race among themselves") {
+  const Counts c = counts_of([] { run_atomic_add(pattern("broadcast, 4 bytes")); });
+  CHECK(c.atomics == 1);
+  CHECK(c.global_write.requests == 2);
+  CHECK(c.global_write.bytes == 2 * 32 * 4);
+}
+
+TEST_CASE("a line that lanes ran different numbers of times is marked") {
+  flash::emu::reset_report();
+  run_divergent_loop();
+  const Report report = flash::emu::take_report();
+  int guessed = 0;
+  for (const flash::emu::LineCounts& line : report.kernels.at(0).lines) {
+    if (line.exact) continue;
+    ++guessed;
+    CHECK(line.counts.global_read.requests == 32);
+    CHECK(line.counts.global_read.bytes == 32 * 33 / 2 * 4);
+  }
+  CHECK(guessed == 1);
+  std::ostringstream text;
+  flash::emu::print_report(text, report);
+  CHECK_THAT(text.str(), ContainsSubstring("≈"));
+}
+
+TEST_CASE("ldmatrix: eight rows of 16 bytes a wavefront") {
+  const Counts dense = counts_of([] { run_ldmatrix(16); });
+  CHECK(dense.ldmatrixes == 1);
+  CHECK(dense.shared_read.requests == 1);
+  CHECK(dense.shared_read.bytes == 512);
+  CHECK(dense.shared_read.wavefronts == 4);
+  CHECK(dense.shared_read.conflicts == 0);
+  CHECK(counts_of([] { run_ldmatrix(128); }).shared_read.conflicts == 28);
+  CHECK(counts_of([] { run_ldmatrix(144); }).shared_read.conflicts == 0);
+}
+
+TEST_CASE("counts are a line's, and the report prints it") {
+  flash::emu::reset_report();
+  run_shared_read(pattern("stride 8 floats, 4 bytes"));
+  const Report report = flash::emu::take_report();
+  int lines = 0;
+  for (const flash::emu::LineCounts& line : report.kernels.at(0).lines) {
+    CHECK(line.file == "common/tests/watch_kernels.cu");
+    if (line.counts.shared_read.requests == 0) continue;
+    ++lines;
+    CHECK(line.counts.shared_read.conflicts == 7);
+  }
+  CHECK(lines == 1);
+  std::ostringstream text;
+  flash::emu::print_report(text, report);
+  CHECK_THAT(text.str(), ContainsSubstring("shared_read<float>") && ContainsSubstring("7 conflicts") &&
+                             ContainsSubstring("T v = reinterpret_cast<const T*>(memory)[i];"));
+  const std::string json = flash::emu::report_json(report);
+  CHECK_THAT(json, ContainsSubstring("\"shared_read_conflicts\": 7") && ContainsSubstring("\"faults\": []"));
+}
+
+#endif
