@@ -16,8 +16,9 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory -j$(CPUS)
 
 # ---------------------------------------------------------------------------------------------- what the user types
 
-TARGETS := help step list test cuda sanitize diff format format-check clean
-WITH_WORDS := step test diff                                            # `make step 2`: the 2 is not a target
+TARGETS := help step list test cuda sanitize diff format format-check clean ladder bench \
+  exercises exercise check hint solution watch grade test-exercises
+WITH_WORDS := step test diff exercise check hint solution watch test-exercises                                            # `make step 2`: the 2 is not a target
 ifneq ($(filter $(firstword $(MAKECMDGOALS)),$(WITH_WORDS)),)
   WORDS := $(filter-out $(TARGETS),$(wordlist 2,99,$(MAKECMDGOALS)))
   $(if $(WORDS),$(eval .PHONY: $(WORDS))$(eval $(WORDS):;@:))
@@ -232,6 +233,41 @@ sanitize: $(if $(filter cuda,$(BACKEND)),$(LANDINGS:%=$(CUDA)/%.run))
 	$(if $(filter cuda,$(BACKEND)),,echo 'make sanitize needs nvcc and a GPU; on the CPU back end every ./run looks for races and bad accesses.' >&2; exit 2)
 	sh common/make/sanitize.sh $^
 
+# ------------------------------------------------------------------------------------------------ bench, exercises
+
+# Every step on this machine: times on a GPU, counts on the CPU back end.
+ladder: $(LANDINGS:%=$(DIR)/%.run)
+	python3 common/bench/ladder.py $^
+# BENCH="--seqlens 1024,4096 --reps 3 --peers": see common/bench/bench.py.
+bench: $(LANDINGS:%=$(DIR)/%.run)
+	python3 common/bench/bench.py $^ $(BENCH)
+
+# The classroom: common/exercises/exercise.py.
+EXERCISE = FORCE="$(FORCE)" python3 common/exercises/exercise.py
+exercises:
+	$(EXERCISE) list
+exercise:
+	$(EXERCISE) begin $(WORDS)
+check hint solution watch:
+	$(EXERCISE) $@ $(WORDS)
+grade:
+	python3 common/exercises/grade.py $(SUBMISSIONS)
+test-exercises:
+	python3 common/exercises/verify.py $(WORDS)
+
+# A student's file SOURCE in the place of LANDING's kernel: $(OUT)/watched.run, watched.test, fast.run, fast.test.
+ifdef SOURCE
+$(OUT)/watched.o: $(SOURCE)
+	mkdir -p $(@D); $(CXX) $(WATCHED_FLAGS) -Werror $(DEPS) -x c++ -c $< -o $@
+$(OUT)/fast.o: $(SOURCE)
+	mkdir -p $(@D); $(CXX) $(FAST_FLAGS) -Werror $(DEPS) -x c++ -c $< -o $@
+others = $(patsubst %,$1/%.o,$(filter-out $(LANDING),$(call linked_with,$(LANDING))))
+$(OUT)/%.run: $(OUT)/%.o $(RUN) $(HARNESS) $(EMU_BACKEND) $(call others,$(FAST))
+	$(CXX) -pthread $^ -o $@
+$(OUT)/%.test: $(OUT)/%.o $(TEST_MAIN) $(HARNESS) $(EMU_BACKEND) $(call others,$(FAST)) $(call step_tests,$(LANDING))
+	$(CXX) -pthread $^ -o $@ $(CATCH_LIB)
+endif
+
 SOURCES = $(shell find common $(FOLDERS) -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 format:
 	clang-format -i $(SOURCES)
@@ -256,6 +292,12 @@ Flash Ladder: attention kernels that become fast, one idea a step.
   make diff 4         what step 4 changed in step 3, comments aside; make diff 2 4: between any two
   make test           test everything; make test 2 tests one step
   make clean          remove what was built
+
+  make ladder         every step on this machine in one table: times on a GPU, counts without one
+  make bench          time every step on this GPU into bench.csv; BENCH="--help" lists what it takes
+
+  make exercises      broken kernels to repair; make exercise 3x2 begins one, make check judges it
+                      (make hint, make solution, make watch; make grade SUBMISSIONS=dir for a teacher)
 
   make cuda           compile every step with nvcc for sm_75, sm_80 and sm_90a (no GPU needed)
   make sanitize       run every step under compute-sanitizer (needs a GPU)

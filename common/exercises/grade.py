@@ -1,0 +1,237 @@
+#!/usr/bin/env python3
+"""`make grade SUBMISSIONS=dir`: for an instructor. dir/STUDENT/ holds a student's work files (3x2_NAME.cu, as in work/).
+
+Each file is built in its step's place and run as a process of its own, under a time and a memory limit, on inputs that
+this program draws anew (lengths and seeds that no test uses); what it writes is compared here with what the ladder's own
+kernel writes. Nothing else of a submission is taken or run. It is no sandbox: a kernel file is C++ that runs as you do.
+"""
+import array
+import json
+import math
+import os
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from judge import build, count_of, failing_test, run_limited
+from patches import ROOT, ExerciseError, all_exercises
+
+SECONDS = 60
+MEMORY_BYTES = 8 << 30
+FULL_POINTS = 1.05  # an idea exercise's count, as a multiple of the solution's, that still gets all points
+
+
+# ---- .npy files, float32 and 16-bit, with the standard library alone ----------------------------------------------
+
+CODES = {"fp32": ("<f4", "f", 4), "fp16": ("<f2", "H", 2)}
+
+
+def half_bits(x):
+    import struct
+
+    return struct.unpack("<H", struct.pack("<e", x))[0]
+
+
+def half_value(bits):
+    import struct
+
+    return struct.unpack("<e", struct.pack("<H", bits))[0]
+
+
+def write_npy(path, shape, values, dtype):
+    descr, code, _ = CODES[dtype]
+    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {tuple(shape)}, }}"
+    header += " " * (-(len(header) + 11) % 64) + "\n"
+    data = array.array(code, values if dtype == "fp32" else map(half_bits, values))
+    with open(path, "wb") as f:
+        f.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + data.tobytes())
+
+
+def read_npy(path, dtype):
+    with open(path, "rb") as f:
+        data = f.read()
+    values = array.array(CODES[dtype][1])
+    values.frombytes(data[10 + int.from_bytes(data[8:10], "little") :])
+    return list(values) if dtype == "fp32" else [half_value(b) for b in values]
+
+
+# ---- problems of the day --------------------------------------------------------------------------------------------
+
+
+def draw_problem(rng, landing):
+    backward = landing.startswith("06")
+    tensor = re.search(r"05_|2_tensor", landing) is not None
+    kv_heads = rng.choice((1, 2))
+    return {
+        "batch": rng.choice((1, 2)),
+        "heads": kv_heads * rng.choice((1, 3)),
+        "kv_heads": kv_heads,
+        "seqlen": rng.randrange(20, 150),
+        "seqlen_k": rng.randrange(20, 150),
+        "head_dim": 64,
+        "dtype": "fp16" if tensor else "fp32",
+        "causal": rng.random() < 0.5,
+        "backward": backward,
+    }
+
+
+def write_inputs(rng, p, folder):
+    q = (p["batch"], p["heads"], p["seqlen"], p["head_dim"])
+    k = (p["batch"], p["kv_heads"], p["seqlen_k"], p["head_dim"])
+    files = []
+    for name, shape in (("q", q), ("k", k), ("v", k)) + ((("do", q),) if p["backward"] else ()):
+        files.append(os.path.join(folder, name + ".npy"))
+        write_npy(files[-1], shape, [round(rng.gauss(0, 1), 3) for _ in range(math.prod(shape))], p["dtype"])
+    return files
+
+
+def run_on(program, p, inputs, folder, limited):
+    """-> (output values, JSON) or a sentence"""
+    outputs = [os.path.join(folder, n + ".npy") for n in (("dq", "dk", "dv") if p["backward"] else ("o",))]
+    report = os.path.join(folder, "run.json")
+    command = [program, "--input", ",".join(inputs), "--output", ",".join(outputs), "--no-check", "--json", report]
+    command += ["--dtype", p["dtype"]] + (["--causal"] if p["causal"] else [])
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    for path in outputs + [report]:
+        if os.path.exists(path):
+            os.remove(path)
+    status, _, err = run_limited(command, SECONDS, **({"preexec_fn": limit} if limited else {}))
+    if status is None:
+        return f"didn't end within {SECONDS} seconds"
+    if status not in (0, 1):
+        return (err.strip().splitlines() or [f"died with status {status}"])[0]
+    try:
+        with open(report, encoding="utf-8") as f:
+            result = json.load(f)
+        values = [x for path in outputs for x in read_npy(path, p["dtype"])]
+    except (OSError, ValueError) as error:
+        return f"left no readable result: {error}"
+    if result.get("faults"):
+        return result["faults"][0]["message"].splitlines()[0]
+    return values, result
+
+
+def difference(got, expected):
+    """RMS of the error over the RMS of what was expected; infinity where something isn't a number."""
+    if len(got) != len(expected) or any(not math.isfinite(x) for x in got):
+        return math.inf
+    error = sum((a - b) ** 2 for a, b in zip(got, expected))
+    return math.sqrt(error / max(sum(b * b for b in expected), 1e-30))
+
+
+# ---- a submission ---------------------------------------------------------------------------------------------------
+
+
+class Ladder:
+    """The ladder's own kernels and the broken ones, built once: what a submission is compared with."""
+
+    def __init__(self):
+        self.built, self.counts = {}, {}
+
+    def program(self, source, landing):
+        if source not in self.built:
+            out = "build/exercise/" + re.sub(r"\W+", "_", source)
+            errors = build(source, landing, out, ["watched.run"])
+            if errors:
+                raise ExerciseError(f"{source} doesn't build: {errors}")
+            self.built[source] = os.path.join(ROOT, out, "watched.run")
+        return self.built[source]
+
+    def count(self, source, exercise):
+        if source not in self.counts:
+            self.counts[source] = measured_count(self.program(source, exercise.landing), exercise)
+        return self.counts[source]
+
+
+def measured_count(program, exercise):
+    status, out, _ = run_limited([program, "--heads", "1", "--seqlen", "96", "--no-check", "--json", "-"], SECONDS)
+    return count_of(json.loads(out), exercise.count) if status in (0, 1) else math.inf
+
+
+def points_for_count(count, solution, broken, points):
+    """All up to 1.05 times the solution's count, none at the broken kernel's, a straight line between."""
+    full, none = FULL_POINTS * solution, float(broken)
+    if count <= full:
+        return points
+    return round(points * max(0.0, (none - count) / (none - full)), 2) if none > full else 0
+
+
+def grade_file(path, exercise, ladder, rng):
+    """-> (points, what was seen)"""
+    with tempfile.TemporaryDirectory() as folder:
+        source = os.path.join(folder, os.path.basename(path))
+        shutil.copyfile(path, source)
+        out = os.path.join(folder, "build")
+        errors = build(source, exercise.landing, out, ["watched.run"])
+        if errors:
+            return 0, "doesn't compile: " + errors.splitlines()[0]
+        program = os.path.join(out, "watched.run")
+        for _ in range(4):
+            p = draw_problem(rng, exercise.landing)
+            inputs = write_inputs(rng, p, folder)
+            expected = run_on(ladder.program(exercise.kernel, exercise.landing), p, inputs, folder, False)
+            if isinstance(expected, str):
+                raise ExerciseError(f"{exercise.kernel} itself fails on {p}: {expected}")
+            got = run_on(program, p, inputs, folder, True)
+            shape = f"batch {p['batch']} heads {p['heads']}/{p['kv_heads']} seqlen {p['seqlen']}, {p['seqlen_k']}"
+            if isinstance(got, str):
+                return 0, f"{shape}: {got}"
+            error = difference(got[0], expected[0])
+            if not error <= (1e-4 if p["dtype"] == "fp32" else 2e-2):
+                return 0, f"{shape}: relative error {error:.2g}"
+        if exercise.kind == "idea":
+            broken = os.path.join(folder, "broken.cu")
+            with open(broken, "w", encoding="utf-8") as f:
+                f.write(exercise.broken())
+            if exercise.name not in ladder.counts:
+                ladder.counts[exercise.name] = measured_count(ladder.program(broken, exercise.landing), exercise)
+            solution_count = ladder.count(exercise.kernel, exercise)
+            count = measured_count(program, exercise)
+            points = points_for_count(count, solution_count, ladder.counts[exercise.name], exercise.points)
+            return points, f"{exercise.count} {count}, the ladder's kernel {solution_count}"
+        return exercise.points, "right"
+
+
+def main(arguments):
+    if len(arguments) != 1 or not os.path.isdir(arguments[0]):
+        raise ExerciseError("usage: make grade SUBMISSIONS=dir, a folder with one folder a student")
+    rng, ladder, rows = random.Random(), Ladder(), []
+    exercises = {os.path.basename(e.work_file): e for e in all_exercises()}
+    for student in sorted(os.listdir(arguments[0])):
+        folder = os.path.join(arguments[0], student)
+        if not os.path.isdir(folder):
+            continue
+        for file in sorted(os.listdir(folder)):
+            exercise = exercises.get(file)
+            if exercise is None or os.path.islink(os.path.join(folder, file)):
+                continue
+            print(f"{student} {exercise.id} ...", file=sys.stderr, flush=True)
+            points, seen = grade_file(os.path.join(folder, file), exercise, ladder, rng)
+            rows.append({"student": student, "exercise": exercise.id, "name": exercise.name, "points": points,
+                         "of": exercise.points, "seen": seen})
+    with open("grades.json.part", "w", encoding="utf-8") as f:
+        json.dump(rows, f, indent=2)
+    os.replace("grades.json.part", "grades.json")
+    print(f"{'student':16s} {'exercise':34s} {'points':>9s}  seen")
+    for r in rows:
+        print(f"{r['student']:16s} {r['exercise'] + ' ' + r['name']:34s} {r['points']:4g} of {r['of']:2g}  {r['seen'][:90]}")
+    for student in sorted({r["student"] for r in rows}):
+        print(f"{student:16s} {'total':34s} {sum(r['points'] for r in rows if r['student'] == student):4g}")
+    print("\nWritten to grades.json. This is no sandbox: submissions ran with your rights.")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ExerciseError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,152 @@
+"""Is a kernel file right? Builds it in its step's place, runs problems, looks at the watcher's report, runs the step's
+tests. The first thing that is wrong becomes the verdict, told to a student.
+
+An exercise's `fails:` line says what must be wrong as shipped: a kind below, and a part of the text that must show.
+    check every row past     the checker's report on a problem
+    fault race               the watcher's report: race, out-of-bounds, uninitialised, misaligned, barrier, async-copy
+    count                    the step's tests of its counts
+    test   ...               another of the step's tests
+    crash, hang              the kernel died, or didn't end
+"""
+import json
+import os
+import re
+import subprocess
+
+from patches import ROOT, ExerciseError, landing_number
+
+HANG_SECONDS = 60
+
+# Run on the watched build, in this order. Small, and each with something that breaks kernels: ragged ends, unequal
+# lengths both ways, groups of heads, a batch, rows without a key, scores below zero, scores of hundreds.
+PROBLEMS = (
+    "--heads 1 --seqlen 64",
+    "--heads 4 --kv-heads 2 --seqlen 33 --seqlen-k 75",
+    "--batch 2 --heads 1 --seqlen 70 --seqlen-k 37 --causal",
+    "--heads 1 --seqlen 130 --causal",
+    "--heads 1 --seqlen 65 --dist negative",
+    "--heads 1 --seqlen 40 --seqlen-k 140 --dist large",
+)
+
+
+class Verdict:
+    def __init__(self, kind, text, count=None):
+        self.kind = kind  # pass, compile, or a word of the list above
+        self.text = text  # for the student
+        self.count = count  # of an idea exercise: the figure its points depend on
+
+    @property
+    def passed(self):
+        return self.kind == "pass"
+
+    def is_as_declared(self, fails):
+        kind, _, part = fails.partition(" ")
+        return self.kind == kind and part.lower() in self.text.lower()
+
+
+def run_limited(command, seconds=HANG_SECONDS, **more):
+    """-> (status, stdout, stderr); status None: it ran past the limit and was ended"""
+    process = subprocess.Popen(
+        command, cwd=ROOT, text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL, start_new_session=True, **more
+    )
+    try:
+        out, err = process.communicate(timeout=seconds)
+        return process.returncode, out, err
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.communicate()
+        return None, "", ""
+
+
+def build(source, landing, out, which):
+    """`which`: programs of $(OUT), such as watched.run. -> the compiler's text where it failed, else None"""
+    arguments = [f"SOURCE={source}", f"LANDING={landing}", f"OUT={out}"]
+    status, stdout, stderr = run_limited(["make", "-s", *arguments, *(f"{out}/{w}" for w in which)], 600)
+    if status == 0:
+        return None
+    lines = [l for l in (stdout + stderr).splitlines() if not l.startswith(("make", "  g++", "  nvcc"))]
+    return "\n".join(lines).strip() or "make failed without a word"
+
+
+def todo_lines(source):
+    with open(os.path.join(ROOT, source), encoding="utf-8", errors="replace") as f:
+        return [f"{source}:{n}: {line.strip().lstrip('/ ')}" for n, line in enumerate(f, 1) if "TODO:" in line]
+
+
+def run_problem(program, options):
+    """-> (kind, text, JSON or None) of ./run on one problem"""
+    status, out, err = run_limited([program, *options.split(), "--json", "-"])
+    if status is None:
+        return "hang", f"./run {options}\nThe kernel didn't end within {HANG_SECONDS} seconds.", None
+    try:
+        result = json.loads(out)
+    except ValueError:
+        result = None
+    if status in (2, 4):  # a problem this step doesn't take
+        return "skip", err.strip(), result
+    if status not in (0, 1) or result is None:
+        kind = "fault" if "barrier" in err or "invalid address" in err else "crash"
+        return kind, f"./run {options}\n{err.strip() or f'The program died with status {status}.'}", result
+    faults = result.get("faults") or []
+    if faults:
+        return "fault", f"./run {options}\n" + "\n\n".join(f["message"] for f in faults[:2]), result
+    if result["check"]["verdict"] == "fail":
+        return "check", f"./run {options}\n{result['check']['message']}", result
+    return "pass", "", result
+
+
+def problems_of(landing, exercise):
+    more = [l.strip() for l in exercise.fields.get("problems", "").splitlines() if l.strip()] if exercise else []
+    number = landing_number(landing)
+    if more:
+        return more
+    return [p + (" --dtype fp16" if number[0] in "56" and "." in number and i % 2 else "") for i, p in enumerate(PROBLEMS)]
+
+
+def count_of(result, name):
+    value = result
+    for part in ("counts", *name.split(".")):
+        value = value[part]
+    return value
+
+
+def failing_test(program):
+    """The step's tests, up to the first that fails. -> (kind, text), kind None where all pass"""
+    status, out, err = run_limited([program, "--abort"], HANG_SECONDS)
+    if status == 0:
+        return None, ""
+    if status is None:
+        return "hang", f"The step's tests didn't end within {HANG_SECONDS} seconds."
+    text = re.sub(r"\n{3,}", "\n\n", out).strip()
+    text = re.sub(r"(?s)\A.*?-{20,}\n", "", text, count=1)
+    text = re.sub(r"(?m)^={20,}[\s\S]*\Z", "", text).strip()
+    kind = "count" if re.search(r"\bbytes|requests|sectors|conflicts|barriers|wavefronts|counts?\b", text) else "test"
+    return kind, text or err.strip()
+
+
+def judge(source, landing, exercise=None, out=None):
+    """The verdict on a kernel file in the place of `landing`'s, e.g. judge('work/3x2_a.cu', '03_flash_v1/flash_v1')."""
+    out = out or os.path.join("build", "exercise", re.sub(r"\W+", "_", source))
+    todo = todo_lines(source)
+    note = ("\n\nStill to write:\n  " + "\n  ".join(todo)) if todo else ""
+
+    errors = build(source, landing, out, ["watched.run"])
+    if errors:
+        return Verdict("compile", errors + note)
+    count = None
+    for options in problems_of(landing, exercise):
+        kind, text, result = run_problem(f"{out}/watched.run", options)
+        if kind not in ("pass", "skip"):
+            return Verdict(kind, text + note)
+        if exercise and exercise.count and kind == "pass" and count is None:
+            count = count_of(result, exercise.count)
+
+    for program in ("watched.test", "fast.test"):
+        errors = build(source, landing, out, [program])
+        if errors:
+            return Verdict("compile", errors + note)
+        kind, text = failing_test(f"{out}/{program}")
+        if kind:
+            return Verdict(kind, text + note, count)
+    return Verdict("pass", "", count)

@@ -1,0 +1,154 @@
+"""The exercises as files: NN_step/exercises/NAME.patch, a patch that breaks the step's kernel, behind a preamble.
+
+The preamble is `key: value` lines; the value of task, hint and why is the indented text below the key:
+
+    title: One barrier too few
+    kind: bug                      (bug, hole or idea)
+    minutes: 15
+    points: 2
+    fails: fault race              (what must fail as shipped; see judge.py)
+    count: global_write_bytes      (idea: the count that says how good a repair is)
+    task:
+      What the student sees.
+    hint:
+      The first tier. Each further `hint:` is the next.
+    why:
+      What is shown after success.
+
+NAME.wrong1.patch, NAME.wrong2.patch ... are near-miss repairs: patches against the kernel as well, which must still fail.
+"""
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+KINDS = ("bug", "hole", "idea")
+
+
+class ExerciseError(Exception):
+    """A sentence for a person."""
+
+
+class Exercise:
+    def __init__(self, path):
+        self.path = path
+        self.name = os.path.basename(path)[: -len(".patch")]
+        self.fields, self.hints, self.patch = read_patch(path)
+        self.kernel = patched_file(self.patch, path)  # 03_flash_v1/flash_v1.cu
+        self.landing = self.kernel[: -len(".cu")]
+        for key in ("title", "kind", "minutes", "points", "fails", "task", "why"):
+            if not self.fields.get(key):
+                raise ExerciseError(f"{path}: the preamble has no '{key}:'")
+        if self.fields["kind"] not in KINDS:
+            raise ExerciseError(f"{path}: kind must be one of {', '.join(KINDS)}, not '{self.fields['kind']}'")
+        if self.fields["kind"] == "idea" and "count" not in self.fields:
+            raise ExerciseError(f"{path}: an idea exercise names the count that judges it ('count:')")
+        self.title, self.kind = self.fields["title"], self.fields["kind"]
+        self.points, self.minutes = int(self.fields["points"]), int(self.fields["minutes"])
+        self.fails, self.task, self.why = self.fields["fails"], self.fields["task"], self.fields["why"]
+        self.count = self.fields.get("count")
+        self.wrongs = sorted(
+            os.path.join(os.path.dirname(path), f)
+            for f in os.listdir(os.path.join(ROOT, os.path.dirname(path)))
+            if re.fullmatch(re.escape(self.name) + r"\.wrong\d+\.patch", f)
+        )
+        self.id = ""  # 3x2: given by all_exercises()
+
+    @property
+    def work_file(self):
+        return os.path.join("work", f"{self.id}_{self.name}.cu")
+
+    def broken(self):
+        """The text of the kernel file as the student gets it."""
+        return apply_patch(self.kernel, self.patch, self.path)
+
+
+def read_patch(path):
+    """-> (fields, hints, text of the patch)"""
+    with open(os.path.join(ROOT, path), encoding="utf-8") as f:
+        text = f.read()
+    start = re.search(r"^(diff --git |--- )", text, re.M)
+    if not start:
+        raise ExerciseError(f"{path}: holds no patch (a line that starts with '--- a/')")
+    fields, hints, key = {}, [], None
+    for line in text[: start.start()].splitlines():
+        match = re.match(r"([a-z]+):\s*(.*)$", line)
+        if match:
+            key = match.group(1)
+            if key == "hint":
+                hints.append(match.group(2))
+            else:
+                fields[key] = match.group(2)
+        elif key and (line.startswith("  ") or not line.strip()):
+            more = line[2:].rstrip()
+            if key == "hint":
+                hints[-1] = (hints[-1] + "\n" + more).strip("\n")
+            else:
+                fields[key] = (fields[key] + "\n" + more).strip("\n")
+        elif line.strip():
+            raise ExerciseError(f"{path}: '{line}' is neither 'key: value' nor indented text below a key")
+    return fields, hints, text[start.start() :]
+
+
+def patched_file(patch, path):
+    files = re.findall(r"^\+\+\+ b/(\S+)", patch, re.M)
+    if len(files) != 1:
+        raise ExerciseError(f"{path}: a patch changes one kernel file, this one changes {len(files)}")
+    return files[0]
+
+
+def apply_patch(kernel, patch, path):
+    """The kernel file with the patch applied; strictly, without fuzz."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = os.path.join(folder, kernel)
+        os.makedirs(os.path.dirname(target))
+        try:
+            shutil.copy(os.path.join(ROOT, kernel), target)
+        except OSError:
+            raise ExerciseError(f"{path}: there is no {kernel} to break")
+        # GIT_CEILING_DIRECTORIES: a folder of its own, not part of any repository above it
+        environment = dict(os.environ, GIT_CEILING_DIRECTORIES=os.path.dirname(folder))
+        result = subprocess.run(
+            ["git", "apply", "-"], input=patch, text=True, capture_output=True, cwd=folder, env=environment
+        )
+        if result.returncode != 0:
+            raise ExerciseError(f"{path} doesn't apply to {kernel}: {result.stderr.strip()}")
+        with open(target, encoding="utf-8") as f:
+            return f.read()
+
+
+def landing_number(landing):
+    """'03_flash_v1/flash_v1' -> '3'; '05_tensor_core/1_mma' -> '5.1'"""
+    folder, file = landing.split("/")
+    step = str(int(folder.split("_")[0]))
+    part = file.split("_")[0]
+    return f"{step}.{part}" if part.isdigit() else step
+
+
+def all_exercises():
+    """In the order of the ladder; within a landing by file name."""
+    found = []
+    for folder in sorted(os.listdir(ROOT)):
+        exercises = os.path.join(folder, "exercises")
+        if not re.match(r"\d\d_", folder) or not os.path.isdir(os.path.join(ROOT, exercises)):
+            continue
+        for file in sorted(os.listdir(os.path.join(ROOT, exercises))):
+            if file.endswith(".patch") and not re.search(r"\.wrong\d+\.patch$", file):
+                found.append(Exercise(os.path.join(exercises, file)))
+    found.sort(key=lambda e: (e.landing, e.path))
+    numbers = {}
+    for exercise in found:
+        number = landing_number(exercise.landing)
+        numbers[number] = numbers.get(number, 0) + 1
+        exercise.id = f"{number}x{numbers[number]}"
+    return found
+
+
+def find_exercise(word, exercises):
+    plain = re.sub(r"^\d+_", "", word)
+    for exercise in exercises:
+        if word in (exercise.id, exercise.name) or plain == re.sub(r"^\d+_", "", exercise.name):
+            return exercise
+    raise ExerciseError(f"there is no exercise '{word}'; `make exercises` lists them")
