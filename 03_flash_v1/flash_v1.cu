@@ -15,6 +15,8 @@
 
 namespace {
 
+using flash::Problem;
+
 constexpr const char* kName = "03_flash_v1";
 constexpr unsigned kAllLanes = 0xffffffffu;
 
@@ -24,14 +26,14 @@ constexpr int kLanesM = 4, kLanesN = 8;
 constexpr int kRowsPerThread = 8;
 constexpr int kWarpRows = kLanesM * kRowsPerThread;
 
-// Query rows and keys a tile. 2048 floats a tile of K let all tiles fit the 64 KB of shared memory that a T4 has, and
-// four blocks fit an SM of an H200.
+// Query rows and keys a tile. B_c = M / 4d as the papers set it, for an M of 8192 floats (32 KB): with the taller tile of
+// Q, with P and the padding all fits the 64 KB of shared memory that a T4 has, and an SM of an H200 holds four blocks.
 #ifdef TILE_M
 constexpr int kBlockM = TILE_M;
 __host__ __device__ constexpr int block_n(int) { return TILE_N; }
 #else
 constexpr int kBlockM = 64;
-__host__ __device__ constexpr int block_n(int head_dim) { return 2048 / head_dim; }
+__host__ __device__ constexpr int block_n(int head_dim) { return 8192 / (4 * head_dim); }
 #endif
 constexpr int kThreads = kBlockM / kWarpRows * kWarpSize;
 
@@ -66,8 +68,7 @@ __device__ __forceinline__ int thread_row() {
   return threadIdx.x / kWarpSize * kWarpRows + threadIdx.x % kWarpSize / kLanesN;
 }
 
-// Copies rows first_row … first_row + kRows - 1 of a [seqlen, kHeadDim] matrix to shared memory, zeros for rows past its
-// end.
+// Copies kRows rows, from first_row on, of a [seqlen, kHeadDim] matrix to shared memory; zeros past its end.
 template <int kHeadDim, int kRows>
 __device__ __forceinline__ void load_tile(float* tile, const float* matrix, int first_row, int seqlen) {
   constexpr int kThreadsPerRow = kHeadDim / 4;  // 16 bytes a thread: neighbours read neighbouring addresses
@@ -113,7 +114,7 @@ __device__ __forceinline__ void multiply_qk(float (&s)[kRowsPerThread][kKeysPerT
 // Scores of keys that a row doesn't see become -inf: keys past the end, and later keys when causal.
 template <int kKeysPerThread>
 __device__ __forceinline__ void mask(float (&s)[kRowsPerThread][kKeysPerThread], int first_row, int first_key,
-                                     const flash::Problem& problem) {
+                                     const Problem& problem) {
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
     for (int j = 0; j < kKeysPerThread; ++j) {
@@ -164,7 +165,7 @@ template <int kHeadDim>
 __device__ __forceinline__ void multiply_pv(Rows<kHeadDim>& rows, const float* p_tile, const float* v_tile) {
   constexpr int kStride = row_stride(kHeadDim), kStrideP = p_stride(kHeadDim);
   const float* p = &p_tile[thread_row() * kStrideP];
-#pragma unroll 1
+#pragma unroll 1  // more of it spills registers
   for (int key = 0; key < block_n(kHeadDim); key += 4) {
     float4 weights[kRowsPerThread];
     for (int i = 0; i < kRowsPerThread; ++i) weights[i] = load4(&p[i * kLanesM * kStrideP + key]);
@@ -185,7 +186,7 @@ __device__ __forceinline__ void multiply_pv(Rows<kHeadDim>& rows, const float* p
 template <int kHeadDim>
 __device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float* q_tile, const float* k_tile,
                                        const float* v_tile, float* p_tile, int first_row, int first_key,
-                                       const flash::Problem& problem) {
+                                       const Problem& problem) {
   constexpr int kBlockN = block_n(kHeadDim);
   float s[kRowsPerThread][kBlockN / kLanesN];
   multiply_qk<kHeadDim>(s, q_tile, k_tile);
@@ -199,13 +200,14 @@ __device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float* q_tile
 
 // Reads O, m and l of the thread's rows back. One lane a row asks for m and l and tells the other seven.
 template <int kHeadDim>
-__device__ __forceinline__ void read_rows(Rows<kHeadDim>& rows, const float* o, const float* saved_m,
-                                          const float* saved_l, int first_row, int seqlen_q) {
+__device__ __forceinline__ void read_rows(Rows<kHeadDim>& rows, int first_row, int seqlen_q, const float* o,
+                                          const float2* saved) {
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
-    if (row < seqlen_q && lane_tx() == 0) rows.m[i] = saved_m[row], rows.l[i] = saved_l[row];
-    rows.m[i] = __shfl_sync(kAllLanes, rows.m[i], 0, kLanesN);
-    rows.l[i] = __shfl_sync(kAllLanes, rows.l[i], 0, kLanesN);
+    float2 m_l = make_float2(-INFINITY, 0.f);
+    if (row < seqlen_q && lane_tx() == 0) m_l = saved[row];
+    rows.m[i] = __shfl_sync(kAllLanes, m_l.x, 0, kLanesN);
+    rows.l[i] = __shfl_sync(kAllLanes, m_l.y, 0, kLanesN);
     for (int c = 0; row < seqlen_q && c < kHeadDim / kLanesN; c += 4) {
       store4(&rows.o[i][c], load4(&o[size_t(row) * kHeadDim + c * kLanesN + lane_tx() * 4]));
     }
@@ -214,8 +216,8 @@ __device__ __forceinline__ void read_rows(Rows<kHeadDim>& rows, const float* o, 
 
 // Writes O / l, log(sum(exp)), m and l of the thread's rows; a row that has seen no key gives 0 and -inf.
 template <int kHeadDim>
-__device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const flash::Problem& problem, int first_row,
-                                           float* o, float* softmax_lse, float* saved_m, float* saved_l) {
+__device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const Problem& problem, int first_row, float* o,
+                                           float* softmax_lse, float2* saved) {
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
     if (row >= problem.seqlen_q) break;
@@ -226,12 +228,12 @@ __device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const fla
              make_float4(from[0] * inverse, from[1] * inverse, from[2] * inverse, from[3] * inverse));
     }
     if (lane_tx() == 0) softmax_lse[row] = rows.m[i] * problem.softmax_scale + logf(rows.l[i]);
-    if (lane_tx() == 0) saved_m[row] = rows.m[i], saved_l[row] = rows.l[i];
+    if (lane_tx() == 0) saved[row] = make_float2(rows.m[i], rows.l[i]);
   }
 }
 
 // How many key tiles a query tile sees: all, or when causal those up to its last row's diagonal.
-__host__ __device__ inline int key_tiles_seen(const flash::Problem& problem, int query_tile, int block_n) {
+__host__ __device__ inline int key_tiles_seen(const Problem& problem, int query_tile, int block_n) {
   int keys = problem.seqlen_k;
   if (problem.causal) {
     const int rows = min((query_tile + 1) * kBlockM, problem.seqlen_q);
@@ -241,9 +243,8 @@ __host__ __device__ inline int key_tiles_seen(const flash::Problem& problem, int
 }
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads)
-    flash_kernel(flash::Problem problem, const float* q, const float* k, const float* v, float* o, float* softmax_lse,
-                 float* saved_m, float* saved_l) {
+__global__ void __launch_bounds__(kThreads) flash_kernel(const Problem problem, const float* q, const float* k,
+                                                         const float* v, float* o, float* softmax_lse, float2* saved) {
   constexpr int kBlockN = block_n(kHeadDim), kStride = row_stride(kHeadDim);
   float* q_tile = dynamic_shared<float>();     // [kBlockM][kStride]
   float* k_tile = q_tile + kBlockM * kStride;  // [kBlockN][kStride]
@@ -255,7 +256,7 @@ __global__ void __launch_bounds__(kThreads)
   const size_t first_q = (size_t(batch) * problem.heads + head) * problem.seqlen_q;
   const size_t first_k = (size_t(batch) * problem.kv_heads + kv_head) * problem.seqlen_k;
   q += first_q * kHeadDim, o += first_q * kHeadDim, softmax_lse += first_q;
-  saved_m += first_q, saved_l += first_q;
+  saved += first_q;
   k += first_k * kHeadDim, v += first_k * kHeadDim;
 
   const int key_tiles = ceil_div(problem.seqlen_k, kBlockN), query_tiles = ceil_div(problem.seqlen_q, kBlockM);
@@ -272,36 +273,35 @@ __global__ void __launch_bounds__(kThreads)
       load_tile<kHeadDim, kBlockM>(q_tile, q, first_row, problem.seqlen_q);
       __syncthreads();  // Q, K and V are there
       Rows<kHeadDim> rows;
-      if (key_tile > 0) read_rows(rows, o, saved_m, saved_l, first_row, problem.seqlen_q);
+      if (key_tile > 0) read_rows(rows, first_row, problem.seqlen_q, o, saved);
       attend(rows, q_tile, k_tile, v_tile, p_tile, first_row, first_key, problem);
-      write_rows(rows, problem, first_row, o, softmax_lse, saved_m, saved_l);
+      write_rows(rows, problem, first_row, o, softmax_lse, saved);
     }
   }
 }
 
 void forward(const flash::ForwardArgs& a, void* workspace, flash::Stream stream) {
-  const flash::Problem& p = a.problem;
+  const Problem& p = a.problem;
   const auto kernel = p.head_dim == 32 ? flash_kernel<32> : p.head_dim == 64 ? flash_kernel<64> : flash_kernel<128>;
   const dim3 grid(1, p.heads, p.batch);
-  float* saved = static_cast<float*>(workspace);  // m, then l, [batch, heads, seqlen_q] each
   launch(kernel, grid, kThreads, shared_floats(p.head_dim) * sizeof(float), stream, p, static_cast<const float*>(a.q),
-         static_cast<const float*>(a.k), static_cast<const float*>(a.v), static_cast<float*>(a.o), a.softmax_lse, saved,
-         saved + flash::q_rows(p));
+         static_cast<const float*>(a.k), static_cast<const float*>(a.v), static_cast<float*>(a.o), a.softmax_lse,
+         static_cast<float2*>(workspace));
 }
 
-flash::Traffic traffic(const flash::Problem& p) {
+flash::Traffic traffic(const Problem& p) {
   const int kBlockN = block_n(p.head_dim);
   double visits = 0;  // of query rows by key tiles, in one head
   for (int query_tile = 0; query_tile < ceil_div(p.seqlen_q, kBlockM); ++query_tile) {
-    const int rows = std::min(kBlockM, p.seqlen_q - query_tile * kBlockM);
-    visits += double(rows) * std::max(key_tiles_seen(p, query_tile, kBlockN), 1);
+    visits += double(std::min(kBlockM, p.seqlen_q - query_tile * kBlockM)) *
+              std::max(key_tiles_seen(p, query_tile, kBlockN), 1);
   }
   const double heads = double(p.batch) * p.heads, row = p.head_dim * sizeof(float);  // bytes a row of Q, K, V, O
   const double reads = (2. * p.seqlen_k + visits) * row + (visits - p.seqlen_q) * (row + 8);  // K, V, Q; O, m, l
   return {heads * reads, heads * visits * (row + 12)};
 }
 
-std::string supports(const flash::Problem& p, const flash::Device& device) {
+std::string supports(const Problem& p, const flash::Device& device) {
   const size_t bytes = shared_floats(p.head_dim) * sizeof(float);
   if (bytes > device.shared_bytes_per_block) {
     return std::string(kName) + " keeps tiles of " + std::to_string(kBlockM) + " queries and " +
@@ -324,7 +324,7 @@ flash::StepInfo step_info() {
   info.dtypes = {flash::Dtype::fp32};
   info.head_dims = {32, 64, 128};
   info.supports = supports;
-  info.workspace_bytes = [](const flash::Problem& p) { return flash::q_rows(p) * 2 * sizeof(float); };
+  info.workspace_bytes = [](const Problem& p) { return flash::q_rows(p) * sizeof(float2); };
   info.traffic = traffic;
   info.forward = forward;
   return info;

@@ -14,6 +14,8 @@
 
 namespace {
 
+using flash::Problem;
+
 constexpr const char* kName = "04_flash_v2";
 constexpr unsigned kAllLanes = 0xffffffffu;
 
@@ -23,14 +25,14 @@ constexpr int kLanesM = 4, kLanesN = 8;
 constexpr int kRowsPerThread = 8;
 constexpr int kWarpRows = kLanesM * kRowsPerThread;
 
-// Query rows and keys a tile. 2048 floats a tile of K let all tiles fit the 64 KB of shared memory that a T4 has, and
-// four blocks fit an SM of an H200.
+// Query rows and keys a tile. B_c = M / 4d as the papers set it, for an M of 8192 floats (32 KB): with the taller tile of
+// Q, with P and the padding all fits the 64 KB of shared memory that a T4 has, and an SM of an H200 holds four blocks.
 #ifdef TILE_M
 constexpr int kBlockM = TILE_M;
 __host__ __device__ constexpr int block_n(int) { return TILE_N; }
 #else
 constexpr int kBlockM = 64;
-__host__ __device__ constexpr int block_n(int head_dim) { return 2048 / head_dim; }
+__host__ __device__ constexpr int block_n(int head_dim) { return 8192 / (4 * head_dim); }
 #endif
 constexpr int kThreads = kBlockM / kWarpRows * kWarpSize;
 
@@ -65,8 +67,7 @@ __device__ __forceinline__ int thread_row() {
   return threadIdx.x / kWarpSize * kWarpRows + threadIdx.x % kWarpSize / kLanesN;
 }
 
-// Copies rows first_row … first_row + kRows - 1 of a [seqlen, kHeadDim] matrix to shared memory, zeros for rows past its
-// end.
+// Copies kRows rows, from first_row on, of a [seqlen, kHeadDim] matrix to shared memory; zeros past its end.
 template <int kHeadDim, int kRows>
 __device__ __forceinline__ void load_tile(float* tile, const float* matrix, int first_row, int seqlen) {
   constexpr int kThreadsPerRow = kHeadDim / 4;  // 16 bytes a thread: neighbours read neighbouring addresses
@@ -112,7 +113,7 @@ __device__ __forceinline__ void multiply_qk(float (&s)[kRowsPerThread][kKeysPerT
 // Scores of keys that a row doesn't see become -inf: keys past the end, and later keys when causal.
 template <int kKeysPerThread>
 __device__ __forceinline__ void mask(float (&s)[kRowsPerThread][kKeysPerThread], int first_row, int first_key,
-                                     const flash::Problem& problem) {
+                                     const Problem& problem) {
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
     for (int j = 0; j < kKeysPerThread; ++j) {
@@ -163,7 +164,7 @@ template <int kHeadDim>
 __device__ __forceinline__ void multiply_pv(Rows<kHeadDim>& rows, const float* p_tile, const float* v_tile) {
   constexpr int kStride = row_stride(kHeadDim), kStrideP = p_stride(kHeadDim);
   const float* p = &p_tile[thread_row() * kStrideP];
-#pragma unroll 1
+#pragma unroll 1  // more of it spills registers
   for (int key = 0; key < block_n(kHeadDim); key += 4) {
     float4 weights[kRowsPerThread];
     for (int i = 0; i < kRowsPerThread; ++i) weights[i] = load4(&p[i * kLanesM * kStrideP + key]);
@@ -184,7 +185,7 @@ __device__ __forceinline__ void multiply_pv(Rows<kHeadDim>& rows, const float* p
 template <int kHeadDim>
 __device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float* q_tile, const float* k_tile,
                                        const float* v_tile, float* p_tile, int first_row, int first_key,
-                                       const flash::Problem& problem) {
+                                       const Problem& problem) {
   constexpr int kBlockN = block_n(kHeadDim);
   float s[kRowsPerThread][kBlockN / kLanesN];
   multiply_qk<kHeadDim>(s, q_tile, k_tile);
@@ -198,8 +199,8 @@ __device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float* q_tile
 
 // Writes O / l and log(sum(exp)) of the thread's rows; a row that has seen no key gives 0 and -inf.
 template <int kHeadDim>
-__device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const flash::Problem& problem, int first_row,
-                                           float* o, float* softmax_lse) {
+__device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const Problem& problem, int first_row, float* o,
+                                           float* softmax_lse) {
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
     if (row >= problem.seqlen_q) break;
@@ -214,7 +215,7 @@ __device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const fla
 }
 
 // How many key tiles a query tile sees: all, or when causal those up to its last row's diagonal.
-__host__ __device__ inline int key_tiles_seen(const flash::Problem& problem, int query_tile, int block_n) {
+__host__ __device__ inline int key_tiles_seen(const Problem& problem, int query_tile, int block_n) {
   int keys = problem.seqlen_k;
   if (problem.causal) {
     const int rows = min((query_tile + 1) * kBlockM, problem.seqlen_q);
@@ -225,7 +226,7 @@ __host__ __device__ inline int key_tiles_seen(const flash::Problem& problem, int
 
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads)
-    flash_kernel(flash::Problem problem, const float* q, const float* k, const float* v, float* o, float* softmax_lse) {
+    flash_kernel(const Problem problem, const float* q, const float* k, const float* v, float* o, float* softmax_lse) {
   constexpr int kBlockN = block_n(kHeadDim), kStride = row_stride(kHeadDim);
   float* q_tile = dynamic_shared<float>();     // [kBlockM][kStride]
   float* k_tile = q_tile + kBlockM * kStride;  // [kBlockN][kStride]
@@ -256,14 +257,14 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 void forward(const flash::ForwardArgs& a, void*, flash::Stream stream) {
-  const flash::Problem& p = a.problem;
+  const Problem& p = a.problem;
   const auto kernel = p.head_dim == 32 ? flash_kernel<32> : p.head_dim == 64 ? flash_kernel<64> : flash_kernel<128>;
   const dim3 grid(ceil_div(p.seqlen_q, kBlockM), p.heads, p.batch);
   launch(kernel, grid, kThreads, shared_floats(p.head_dim) * sizeof(float), stream, p, static_cast<const float*>(a.q),
          static_cast<const float*>(a.k), static_cast<const float*>(a.v), static_cast<float*>(a.o), a.softmax_lse);
 }
 
-flash::Traffic traffic(const flash::Problem& p) {
+flash::Traffic traffic(const Problem& p) {
   const int kBlockN = block_n(p.head_dim);
   double keys = 0;  // read by the query tiles of a head together
   for (int query_tile = 0; query_tile < ceil_div(p.seqlen_q, kBlockM); ++query_tile) {
@@ -273,7 +274,7 @@ flash::Traffic traffic(const flash::Problem& p) {
   return {heads * (p.seqlen_q + 2 * keys) * row, heads * p.seqlen_q * (row + 4)};
 }
 
-std::string supports(const flash::Problem& p, const flash::Device& device) {
+std::string supports(const Problem& p, const flash::Device& device) {
   const size_t bytes = shared_floats(p.head_dim) * sizeof(float);
   if (bytes > device.shared_bytes_per_block) {
     return std::string(kName) + " keeps tiles of " + std::to_string(kBlockM) + " queries and " +
