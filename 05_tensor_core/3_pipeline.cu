@@ -30,12 +30,12 @@ constexpr int kBlockNOf = kHeadDim == 64 ? 96 : 64;  // keys a tile: as many as 
 
 constexpr int kRowsPerWarp = 32;
 template <int kHeadDim>
-constexpr int kThreadsOf = kBlockMOf<kHeadDim> / kRowsPerWarp * kWarpSize;
-constexpr int kBuffers = 2;              // of K and of V each
-constexpr float kLog2e = 1.44269504f;    // e^x = 2^(x log2 e): the hardware has exp2
+constexpr int kThreadsOf = kBlockMOf<kHeadDim> / kRowsPerWarp* kWarpSize;
+constexpr int kBuffers = 2;            // of K and of V each
+constexpr float kLog2e = 1.44269504f;  // e^x = 2^(x log2 e): the hardware has exp2
 constexpr float kLn2 = 0.69314718f;
-constexpr float kRescaleAbove = 8.0f;    // P may grow to 2^8 before the maximum it is relative to is moved
-constexpr float kLowest = -3.0e38f;      // where maxima start: finite, so that no -inf - -inf can arise
+constexpr float kRescaleAbove = 8.0f;  // P may grow to 2^8 before the maximum it is relative to is moved
+constexpr float kLowest = -3.0e38f;    // where maxima start: finite, so that no -inf - -inf can arise
 constexpr float kMinusInfinity = -INFINITY;
 
 // Where 16-byte chunk `chunk` of row `row` lies in a shared tile, in elements: the low three bits of the chunk's number
@@ -78,8 +78,9 @@ __global__ void __launch_bounds__(kThreadsOf<kHeadDim>, 256 / kThreadsOf<kHeadDi
   constexpr bool kKeepQ = kHeadDim == 64;
   static_assert(kBlockM % kRowsPerWarp == 0, "TILE: a warp owns 32 query rows, so kBlockM is a multiple of 32");
   static_assert(kBlockN % 16 == 0, "TILE: P V takes 16 keys a step, so kBlockN is a multiple of 16");
-  static_assert(kBlockN % kRowsPerPass == 0,
-                "TILE: the block's threads copy 2 * kBlockM / head_dim * 4 rows at a time, so kBlockN is a multiple of that");
+  static_assert(
+      kBlockN % kRowsPerPass == 0,
+      "TILE: the block's threads copy 2 * kBlockM / head_dim * 4 rows at a time, so kBlockN is a multiple of that");
 
   Element* const q_tile = dynamic_shared<Element>();
   Element* const k_tiles = q_tile + kBlockM * kHeadDim;
@@ -288,7 +289,8 @@ __global__ void __launch_bounds__(kThreadsOf<kHeadDim>, 256 / kThreadsOf<kHeadDi
 #pragma unroll
       for (int n = 0; n < kMmaD; ++n) {
         Element* to = q_tile + swizzle<kHeadDim>(warp * kRowsPerWarp + row, n) + lane % 4 * 2;
-        *reinterpret_cast<uint32_t*>(to) = pack<Element>(o_acc[m][n][2 * i] * inverse, o_acc[m][n][2 * i + 1] * inverse);
+        *reinterpret_cast<uint32_t*>(to) =
+            pack<Element>(o_acc[m][n][2 * i] * inverse, o_acc[m][n][2 * i + 1] * inverse);
       }
     }
   }
@@ -297,14 +299,15 @@ __global__ void __launch_bounds__(kThreadsOf<kHeadDim>, 256 / kThreadsOf<kHeadDi
   for (int r = lane / kChunks; r < kRowsPerWarp; r += kWarpSize / kChunks) {
     const int chunk = lane % kChunks;
     if (warp_row + r < seqlen_q) {
-      const uint4 row_part = *reinterpret_cast<const uint4*>(q_tile + swizzle<kHeadDim>(warp * kRowsPerWarp + r, chunk));
+      const uint4 row_part =
+          *reinterpret_cast<const uint4*>(q_tile + swizzle<kHeadDim>(warp * kRowsPerWarp + r, chunk));
       *reinterpret_cast<uint4*>(o + size_t(warp_row + r) * kHeadDim + chunk * 8) = row_part;
     }
   }
 }
 
 template <int kHeadDim>
-constexpr size_t kSharedBytes = (kBlockMOf<kHeadDim> + 2 * kBuffers * kBlockNOf<kHeadDim>) * kHeadDim * 2;
+constexpr size_t kSharedBytes = (kBlockMOf<kHeadDim> + 2 * kBuffers * kBlockNOf<kHeadDim>)*kHeadDim * 2;
 
 template <class Element, int kHeadDim, bool kCausal>
 void start(const flash::ForwardArgs& args, flash::Stream stream) {

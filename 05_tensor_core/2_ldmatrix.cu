@@ -1,0 +1,226 @@
+// 05.2 ldmatrix: the fragments of 05.1, fetched by the instruction made for it, from tiles it can read without conflicts.
+//
+// Idea: ldmatrix brings four 8 x 8 matrices from shared memory into fragment order at once: each lane names one 16-byte row
+//   of one matrix, and gets what the lane map gives it. Its .trans form turns each matrix over on the way, so V needs no
+//   pairs glued together. The eight rows of a matrix lie a whole tile row apart, in the same banks: so 16-byte chunk c
+//   of row r is stored in the place of chunk c ^ (r % 8), and the eight rows meet all 32 banks once.
+// Global memory: as 05.1.
+// Limits: as 05.1, without its bank conflicts. What is left to wait for is global memory, a tile at a time: see 05.3.
+#include <algorithm>
+#include <cmath>
+
+#include "common/attention.h"
+#include "common/cuda.cuh"
+#include "common/ptx.cuh"
+
+namespace {
+
+using flash::Problem;
+
+constexpr const char* kName = "05_tensor_core/2_ldmatrix";
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Query rows and keys a tile. A warp owns 16 rows: one m16 tile.
+#ifdef TILE_M
+constexpr int kBlockM = TILE_M, kBlockN = TILE_N;
+#else
+constexpr int kBlockM = 64, kBlockN = 64;
+#endif
+constexpr int kWarpRows = 16;
+constexpr int kThreads = kBlockM / kWarpRows * kWarpSize;
+static_assert(kBlockM % kWarpRows == 0, "TILE=MxN: M must be a multiple of 16: a warp owns 16 query rows");
+static_assert(kThreads <= 1024, "TILE=MxN: M must be at most 512: a warp owns 16 query rows, and a block has 32 warps");
+static_assert(kBlockN % 16 == 0, "TILE=MxN: N must be a multiple of 16: an mma of P V takes 16 keys");
+
+__host__ __device__ constexpr int shared_bytes(int head_dim) { return (kBlockM + 2 * kBlockN) * head_dim * 2; }
+
+// Where 16-byte chunk `chunk` of row `row` lies in a tile, in elements.
+template <int kHeadDim>
+__device__ __forceinline__ int swizzle(int row, int chunk) {
+  return row * kHeadDim + (chunk ^ row % 8) * 8;
+}
+
+// Copies rows first_row … first_row + kRows - 1 of a [seqlen, kHeadDim] matrix to shared memory, zeros for rows past its
+// end. 16 bytes, 8 elements, a thread.
+template <int kHeadDim, int kRows, class Element>
+__device__ __forceinline__ void load_tile(Element* tile, const Element* matrix, int first_row, int seqlen) {
+  for (int i = threadIdx.x; i < kRows * kHeadDim / 8; i += kThreads) {
+    const int row = i / (kHeadDim / 8), chunk = i % (kHeadDim / 8);
+    uint4 value = make_uint4(0, 0, 0, 0);
+    if (first_row + row < seqlen) {
+      value = *reinterpret_cast<const uint4*>(&matrix[size_t(first_row + row) * kHeadDim + chunk * 8]);
+    }
+    *reinterpret_cast<uint4*>(&tile[swizzle<kHeadDim>(row, chunk)]) = value;
+  }
+}
+
+// How many key tiles a query tile sees: all, or when causal those up to its last row's diagonal.
+__host__ __device__ inline int key_tiles_seen(const Problem& problem, int query_tile) {
+  int keys = problem.seqlen_k;
+  if (problem.causal) {
+    const int rows = min((query_tile + 1) * kBlockM, problem.seqlen_q);
+    keys = max(rows + problem.seqlen_k - problem.seqlen_q, 0);
+  }
+  return ceil_div(keys, kBlockN);
+}
+
+template <class Element, int kHeadDim>
+__global__ void __launch_bounds__(kThreads) ldmatrix_kernel(const Problem problem, const Element* q, const Element* k,
+                                                            const Element* v, Element* o, float* softmax_lse) {
+  constexpr int kMmaK = kHeadDim / 16;            // k16 steps of Q K^T
+  constexpr int kMmaN = kBlockN / 8;              // n8 tiles of keys in S; two of them are a k16 step of P V
+  constexpr int kMmaD = kHeadDim / 8;             // n8 tiles of columns in O
+  Element* q_tile = dynamic_shared<Element>();    // [kBlockM][kHeadDim]
+  Element* k_tile = q_tile + kBlockM * kHeadDim;  // [kBlockN][kHeadDim]
+  Element* v_tile = k_tile + kBlockN * kHeadDim;  // [kBlockN][kHeadDim]
+  const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
+  const int group = lane / 4, quad = lane % 4;  // the lane map's two coordinates
+
+  // Blocks: the tiles of a head side by side. When causal the last tiles have most to do: they start first.
+  const int query_tiles = ceil_div(problem.seqlen_q, kBlockM);
+  const int query_tile = query_tiles - 1 - blockIdx.x % query_tiles, batch_head = blockIdx.x / query_tiles;
+  const int batch = batch_head / problem.heads, head = batch_head % problem.heads;
+  const int kv_head = batch * problem.kv_heads + head / (problem.heads / problem.kv_heads);
+  q += size_t(batch_head) * problem.seqlen_q * kHeadDim, o += size_t(batch_head) * problem.seqlen_q * kHeadDim;
+  k += size_t(kv_head) * problem.seqlen_k * kHeadDim, v += size_t(kv_head) * problem.seqlen_k * kHeadDim;
+  softmax_lse += size_t(batch_head) * problem.seqlen_q;
+  const int first_row = query_tile * kBlockM, warp_row = first_row + warp * kWarpRows;
+  const int diagonal = problem.seqlen_k - problem.seqlen_q;      // causal: row i sees the keys j <= i + diagonal
+  const float scale_log2 = problem.softmax_scale * 1.44269504f;  // e^x = 2^(x log2 e), and 2^x is what the hardware has
+
+  load_tile<kHeadDim, kBlockM>(q_tile, q, first_row, problem.seqlen_q);
+  __syncthreads();  // Q is there
+  uint32_t q_frag[kMmaK][4];
+  for (int kk = 0; kk < kMmaK; ++kk) {
+    // The matrices: rows 0 … 7 and rows 8 … 15 of the left 8 columns, then of the right.
+    ldmatrix_x4(q_frag[kk], &q_tile[swizzle<kHeadDim>(warp * kWarpRows + lane % 16, 2 * kk + lane / 16)]);
+  }
+
+  // A lane has two rows, i = 0 and 1: warp_row + group + 8 i. The four lanes of a group hold the same m and l.
+  float o_acc[kMmaD][4] = {};
+  float m[2] = {-INFINITY, -INFINITY}, l[2] = {0.f, 0.f};
+
+  const int key_tiles = key_tiles_seen(problem, query_tile);
+  for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {
+    const int first_key = key_tile * kBlockN;
+    __syncthreads();  // every warp has read the K and V before these
+    load_tile<kHeadDim, kBlockN>(k_tile, k, first_key, problem.seqlen_k);
+    load_tile<kHeadDim, kBlockN>(v_tile, v, first_key, problem.seqlen_k);
+    __syncthreads();  // K and V are there
+
+    // S = Q K^T. One ldmatrix fetches the B operands of two n tiles: the left and right 8 columns of 8 keys, then of
+    // the next 8.
+    float s_acc[kMmaN][4] = {};
+    for (int n = 0; n < kMmaN; n += 2) {
+      for (int kk = 0; kk < kMmaK; ++kk) {
+        uint32_t k_frag[2][2];
+        ldmatrix_x4(k_frag, &k_tile[swizzle<kHeadDim>(n * 8 + lane / 16 * 8 + lane % 8, 2 * kk + lane / 8 % 2)]);
+        mma_m16n8k16<Element>(s_acc[n], q_frag[kk], k_frag[0]);
+        mma_m16n8k16<Element>(s_acc[n + 1], q_frag[kk], k_frag[1]);
+      }
+    }
+
+    // Keys that a row doesn't see: past the end, and later ones when causal. Most tiles have none.
+    if (first_key + kBlockN > problem.seqlen_k || (problem.causal && first_key + kBlockN - 1 > warp_row + diagonal)) {
+      for (int n = 0; n < kMmaN; ++n) {
+        for (int e = 0; e < 4; ++e) {
+          const int row = warp_row + group + e / 2 * 8, key = first_key + n * 8 + quad * 2 + e % 2;
+          if (key >= problem.seqlen_k || (problem.causal && key > row + diagonal)) s_acc[n][e] = -INFINITY;
+        }
+      }
+    }
+
+    // Online softmax: m and l brought up to date, O rescaled to the new m, S turned into the weights P.
+    for (int i = 0; i < 2; ++i) {
+      float m_new = m[i];
+      for (int n = 0; n < kMmaN; ++n) m_new = fmaxf(m_new, fmaxf(s_acc[n][2 * i], s_acc[n][2 * i + 1]));
+      m_new = fmaxf(m_new, __shfl_xor_sync(kAllLanes, m_new, 1));  // the four lanes of a group share the row
+      m_new = fmaxf(m_new, __shfl_xor_sync(kAllLanes, m_new, 2));
+      const float base = m_new == -INFINITY ? 0.f : m_new;  // no key seen yet: -inf - -inf would be NaN
+      const float rescale = exp2f((m[i] - base) * scale_log2);
+      float sum = 0.f;
+      for (int n = 0; n < kMmaN; ++n) {
+        for (int e = 2 * i; e < 2 * i + 2; ++e) sum += s_acc[n][e] = exp2f((s_acc[n][e] - base) * scale_log2);
+      }
+      sum += __shfl_xor_sync(kAllLanes, sum, 1);
+      sum += __shfl_xor_sync(kAllLanes, sum, 2);
+      m[i] = m_new;
+      l[i] = l[i] * rescale + sum;
+      for (int n = 0; n < kMmaD; ++n) o_acc[n][2 * i] *= rescale, o_acc[n][2 * i + 1] *= rescale;
+    }
+
+    // O += P V. The matrices: keys 0 … 7 and 8 … 15 of 8 columns of V, then of the next 8, each turned over.
+    for (int kk = 0; kk < kMmaN / 2; ++kk) {
+      const float(&left)[4] = s_acc[2 * kk], (&right)[4] = s_acc[2 * kk + 1];
+      const uint32_t p_frag[4] = {pack<Element>(left[0], left[1]), pack<Element>(left[2], left[3]),
+                                  pack<Element>(right[0], right[1]), pack<Element>(right[2], right[3])};
+      for (int n = 0; n < kMmaD; n += 2) {
+        uint32_t v_frag[2][2];
+        ldmatrix_x4_trans(v_frag, &v_tile[swizzle<kHeadDim>(kk * 16 + lane % 16, n + lane / 16)]);
+        mma_m16n8k16<Element>(o_acc[n], p_frag, v_frag[0]);
+        mma_m16n8k16<Element>(o_acc[n + 1], p_frag, v_frag[1]);
+      }
+    }
+  }
+
+  // O / l, and log(sum(exp)); a row that has seen no key gives 0 and -inf.
+  for (int i = 0; i < 2; ++i) {
+    const int row = warp_row + group + 8 * i;
+    if (row >= problem.seqlen_q) break;
+    const float inverse = l[i] > 0.f ? 1.f / l[i] : 0.f;
+    for (int n = 0; n < kMmaD; ++n) {
+      *reinterpret_cast<uint32_t*>(&o[size_t(row) * kHeadDim + n * 8 + quad * 2]) =
+          pack<Element>(o_acc[n][2 * i] * inverse, o_acc[n][2 * i + 1] * inverse);
+    }
+    if (quad == 0) softmax_lse[row] = m[i] * problem.softmax_scale + logf(l[i]);
+  }
+}
+
+template <class Element>
+void start(const flash::ForwardArgs& a, flash::Stream stream) {
+  const Problem& p = a.problem;
+  const auto kernel = p.head_dim == 64 ? ldmatrix_kernel<Element, 64> : ldmatrix_kernel<Element, 128>;
+  launch(kernel, ceil_div(p.seqlen_q, kBlockM) * p.heads * p.batch, kThreads, shared_bytes(p.head_dim), stream, p,
+         static_cast<const Element*>(a.q), static_cast<const Element*>(a.k), static_cast<const Element*>(a.v),
+         static_cast<Element*>(a.o), a.softmax_lse);
+}
+
+void forward(const flash::ForwardArgs& a, void*, flash::Stream stream) {
+  a.problem.dtype == flash::Dtype::bf16 ? start<__nv_bfloat16>(a, stream) : start<__half>(a, stream);
+}
+
+flash::Traffic traffic(const Problem& p) {
+  double keys = 0;  // read by the query tiles of a head together
+  for (int query_tile = 0; query_tile < ceil_div(p.seqlen_q, kBlockM); ++query_tile) {
+    keys += std::min(key_tiles_seen(p, query_tile) * kBlockN, p.seqlen_k);
+  }
+  const double heads = double(p.batch) * p.heads, row = p.head_dim * 2.0;  // bytes a row of Q, K, V, O
+  return {heads * (p.seqlen_q + 2 * keys) * row, heads * p.seqlen_q * (row + 4)};
+}
+
+std::string supports(const Problem& p, const flash::Device& device) {
+  const size_t bytes = shared_bytes(p.head_dim);
+  if (bytes <= device.shared_bytes_per_block) return "";
+  return std::string(kName) + " keeps tiles of " + std::to_string(kBlockM) + " queries and " + std::to_string(kBlockN) +
+         " keys in shared memory: head_dim " + std::to_string(p.head_dim) + " needs " + std::to_string(bytes / 1024) +
+         " KB, this device has " + std::to_string(device.shared_bytes_per_block / 1024) + " KB";
+}
+
+flash::StepInfo step_info() {
+  flash::StepInfo info;
+  info.number = "05.1";
+  info.name = kName;
+  info.idea = "fragments by ldmatrix from swizzled tiles: no bank conflicts, no pairs glued together";
+  info.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
+  info.head_dims = {64, 128};
+  info.min_compute_capability = 80;
+  info.uses_tensor_cores = true;
+  info.supports = supports;
+  info.traffic = traffic;
+  info.forward = forward;
+  return info;
+}
+
+const flash::RegisterStep registered(step_info());
+
+}  // namespace
