@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 
-from judge import build, count_of, failing_test, run_limited
+from judge import build, count_of, run_limited
 from patches import ROOT, ExerciseError, all_exercises
 
 SECONDS = 60
@@ -218,15 +218,15 @@ def main(arguments):
             points, seen = grade_file(os.path.join(folder, file), exercise, ladder, rng)
             rows.append({"student": student, "exercise": exercise.id, "name": exercise.name, "points": points,
                          "of": exercise.points, "seen": seen})
-    with open("grades.json.part", "w", encoding="utf-8") as f:
+    with open(os.path.join(arguments[0], "grades.json.part"), "w", encoding="utf-8") as f:
         json.dump(rows, f, indent=2)
-    os.replace("grades.json.part", "grades.json")
+    os.replace(os.path.join(arguments[0], "grades.json.part"), "grades.json")
     print(f"{'student':16s} {'exercise':34s} {'points':>9s}  seen")
     for r in rows:
         print(f"{r['student']:16s} {r['exercise'] + ' ' + r['name']:34s} {r['points']:4g} of {r['of']:2g}  {r['seen'][:90]}")
     for student in sorted({r["student"] for r in rows}):
         print(f"{student:16s} {'total':34s} {sum(r['points'] for r in rows if r['student'] == student):4g}")
-    print("\nWritten to grades.json. This is no sandbox: submissions ran with your rights.")
+    print(f"\nWritten to {arguments[0]}/grades.json. This is no sandbox: submissions ran with your rights.")
 
 
 if __name__ == "__main__":

@@ -111,9 +111,10 @@ def count_of(result, name):
     return value
 
 
-def failing_test(program):
+def failing_test(program, source):
     """The step's tests, up to the first that fails. -> (kind, text), kind None where all pass"""
-    status, out, err = run_limited([program, "--abort"], HANG_SECONDS)
+    environment = dict(os.environ, FLASH_KERNEL_FILE=source)  # where tests of single lines look
+    status, out, err = run_limited([program, "--abort"], HANG_SECONDS, env=environment)
     if status == 0:
         return None, ""
     if status is None:
@@ -146,7 +147,7 @@ def judge(source, landing, exercise=None, out=None):
         errors = build(source, landing, out, [program])
         if errors:
             return Verdict("compile", errors + note)
-        kind, text = failing_test(f"{out}/{program}")
+        kind, text = failing_test(f"{out}/{program}", source)
         if kind:
             return Verdict(kind, text + note, count)
     return Verdict("pass", "", count)

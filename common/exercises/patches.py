@@ -34,7 +34,8 @@ class ExerciseError(Exception):
 class Exercise:
     def __init__(self, path):
         self.path = path
-        self.name = os.path.basename(path)[: -len(".patch")]
+        self.stem = os.path.basename(path)[: -len(".patch")]  # 2_one_barrier: the number only orders
+        self.name = re.sub(r"^\d+_", "", self.stem)
         self.fields, self.hints, self.patch = read_patch(path)
         self.kernel = patched_file(self.patch, path)  # 03_flash_v1/flash_v1.cu
         self.landing = self.kernel[: -len(".cu")]
@@ -52,7 +53,7 @@ class Exercise:
         self.wrongs = sorted(
             os.path.join(os.path.dirname(path), f)
             for f in os.listdir(os.path.join(ROOT, os.path.dirname(path)))
-            if re.fullmatch(re.escape(self.name) + r"\.wrong\d+\.patch", f)
+            if re.fullmatch(re.escape(self.stem) + r"\.wrong\d+\.patch", f)
         )
         self.id = ""  # 3x2: given by all_exercises()
 
@@ -72,6 +73,7 @@ def read_patch(path):
     start = re.search(r"^(diff --git |--- )", text, re.M)
     if not start:
         raise ExerciseError(f"{path}: holds no patch (a line that starts with '--- a/')")
+    is_repair = re.search(r"\.wrong\d+\.patch$", path)  # its preamble is a remark in any form
     fields, hints, key = {}, [], None
     for line in text[: start.start()].splitlines():
         match = re.match(r"([a-z]+):\s*(.*)$", line)
@@ -87,7 +89,7 @@ def read_patch(path):
                 hints[-1] = (hints[-1] + "\n" + more).strip("\n")
             else:
                 fields[key] = (fields[key] + "\n" + more).strip("\n")
-        elif line.strip():
+        elif line.strip() and not is_repair:
             raise ExerciseError(f"{path}: '{line}' is neither 'key: value' nor indented text below a key")
     return fields, hints, text[start.start() :]
 
@@ -147,8 +149,7 @@ def all_exercises():
 
 
 def find_exercise(word, exercises):
-    plain = re.sub(r"^\d+_", "", word)
     for exercise in exercises:
-        if word in (exercise.id, exercise.name) or plain == re.sub(r"^\d+_", "", exercise.name):
+        if word in (exercise.id, exercise.name, exercise.stem):
             return exercise
     raise ExerciseError(f"there is no exercise '{word}'; `make exercises` lists them")
