@@ -43,24 +43,25 @@ namespace {
 //
 // So two C tiles side by side (columns 0..7 and 8..15), rounded to 16 bits and packed in pairs, are an A fragment:
 // a = {pack(c0[0], c0[1]), pack(c0[2], c0[3]), pack(c1[0], c1[1]), pack(c1[2], c1[3])}. No lane sends anything.
+#ifdef __CUDACC__
 template <class Element>
 __device__ __forceinline__ void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
-
-#ifdef __CUDACC__
 template <>
 __device__ __forceinline__ void mma_m16n8k16<__nv_bfloat16>(float (&c)[4], const uint32_t (&a)[4],
                                                             const uint32_t (&b)[2]) {
-  PTX_SM80(asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-               "{%0, %1, %2, %3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])));
+  PTX_SM80(
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+          "{%0, %1, %2, %3};"
+          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])));
 }
 template <>
 __device__ __forceinline__ void mma_m16n8k16<__half>(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  PTX_SM80(asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-               "{%0, %1, %2, %3};"
-               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])));
+  PTX_SM80(
+      asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+          "{%0, %1, %2, %3};"
+          : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+          : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1])));
 }
 #endif
 
@@ -83,6 +84,8 @@ __device__ __forceinline__ void mma_m16n8k16<__half>(float (&c)[4], const uint32
 // Without .trans a lane's pair lies along a row of memory, with .trans down a column: .trans reads a row-major V as
 // the B operand, whose pairs run along k (the keys), the rows of V. The eight 16-byte rows of one matrix are fetched
 // together: they are free of bank conflicts if they fall into eight different 16-byte columns of the 128-byte line.
+//
+// In ldmatrix_x4 the four are taken for one A fragment, a[4] (16 x 16), or two neighbouring B fragments, b[2][2].
 #ifdef __CUDACC__
 __device__ __forceinline__ uint32_t shared_address(const void* p) { return uint32_t(__cvta_generic_to_shared(p)); }
 
@@ -94,11 +97,17 @@ __device__ __forceinline__ void ldmatrix_x2(uint32_t (&r)[2], const void* row) {
                : "=r"(r[0]), "=r"(r[1])
                : "r"(shared_address(row)));
 }
-__device__ __forceinline__ void ldmatrix_x4(uint32_t& r0, uint32_t& r1, uint32_t& r2, uint32_t& r3, const void* row) {
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&a)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3)
+               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
                : "r"(shared_address(row)));
 }
+__device__ __forceinline__ void ldmatrix_x4(uint32_t (&b)[2][2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(b[0][0]), "=r"(b[0][1]), "=r"(b[1][0]), "=r"(b[1][1])
+               : "r"(shared_address(row)));
+}
+
 __device__ __forceinline__ void ldmatrix_x1_trans(uint32_t& r0, const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];" : "=r"(r0) : "r"(shared_address(row)));
 }
@@ -107,27 +116,17 @@ __device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&r)[2], const void* 
                : "=r"(r[0]), "=r"(r[1])
                : "r"(shared_address(row)));
 }
-__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t& r0, uint32_t& r1, uint32_t& r2, uint32_t& r3,
-                                                  const void* row) {
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&a)[4], const void* row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3)
+               : "=r"(a[0]), "=r"(a[1]), "=r"(a[2]), "=r"(a[3])
+               : "r"(shared_address(row)));
+}
+__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&b)[2][2], const void* row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(b[0][0]), "=r"(b[0][1]), "=r"(b[1][0]), "=r"(b[1][1])
                : "r"(shared_address(row)));
 }
 #endif
-
-// As one A fragment (16 x 16), or as two neighbouring B fragments, b[0] and b[1] (each 16 x 8).
-__device__ __forceinline__ void ldmatrix_x4(uint32_t (&a)[4], const void* row) {
-  ldmatrix_x4(a[0], a[1], a[2], a[3], row);
-}
-__device__ __forceinline__ void ldmatrix_x4(uint32_t (&b)[2][2], const void* row) {
-  ldmatrix_x4(b[0][0], b[0][1], b[1][0], b[1][1], row);
-}
-__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&a)[4], const void* row) {
-  ldmatrix_x4_trans(a[0], a[1], a[2], a[3], row);
-}
-__device__ __forceinline__ void ldmatrix_x4_trans(uint32_t (&b)[2][2], const void* row) {
-  ldmatrix_x4_trans(b[0][0], b[0][1], b[1][0], b[1][1], row);
-}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // cp.async: copy kBytes (4, 8 or 16; both addresses aligned to it) from global to shared memory without passing through
