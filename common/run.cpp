@@ -204,6 +204,10 @@ void refuse_what_does_not_apply(const Options& o, const StepInfo& step) {
     throw Error(kUsage,
                 "--deterministic is for backward steps; " + step.name + " gives the same bits every time anyway");
   }
+  if (o.profile && !on_gpu() && !emu::take_report().watched) {
+    throw Error(kUsage, "--profile needs a kernel that is watched, and this one was built with WATCH=0: `make step " +
+                            step.number + "`, then ./run --profile");
+  }
   if (o.profile && on_gpu()) {
     throw Error(kUsage, "--profile counts on the CPU back end: `make step " + step.number +
                             " BACKEND=emu`, then ./run --profile (on a GPU, use ncu)");
@@ -272,7 +276,8 @@ Status run(const Options& o) {
       throw Error(kNotSupported, reason);
     require_memory(step, r.problem, r.device);
   } catch (const Error& error) {
-    if (!o.json.empty() && error.status == kNotSupported) write_json(o.json, skip_as_json(r, error.what()));
+    if (!o.json.empty() && error.status == kNotSupported)
+      write_json(o.json, report_without_result(r, Verdict::skip, error.what()));
     throw;
   }
   r.model = model_of(step, r.problem, r.device);
@@ -291,15 +296,26 @@ Status run(const Options& o) {
     inputs = make_inputs(r.problem, step.direction, o.dist.value_or(Dist::normal), o.seed.value_or(0));
   }
 
-  std::optional<ProgressLine> progress(std::in_place);
-  Execution execution(step, r.problem, inputs);
-  emu::reset_report();
-  const auto begin = std::chrono::steady_clock::now();
-  execution.run();
-  const Outputs outputs = execution.outputs();
-  r.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  r.counts = emu::take_report();
-  progress.reset();
+  std::optional<Execution> execution;
+  Outputs outputs;
+  try {
+    const ProgressLine progress;
+    execution.emplace(step, r.problem, inputs);
+    emu::reset_report();
+    const auto begin = std::chrono::steady_clock::now();
+    execution->run();
+    outputs = execution->outputs();
+    r.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    r.counts = emu::take_report();
+  } catch (const Error& error) {
+    r.counts = emu::take_report();  // what was seen before the kernel crashed, beside the crash itself
+    if (!o.json.empty()) write_json(o.json, report_without_result(r, Verdict::fail, error.what()));
+    const auto is_the_crash = [&](const emu::Fault& fault) { return fault.message == error.what(); };
+    auto& faults = r.counts.faults;
+    faults.erase(std::remove_if(faults.begin(), faults.end(), is_the_crash), faults.end());
+    emu::print_faults(out, r.counts);
+    throw;
+  }
 
   write_outputs(o, step, r.problem, outputs);
   if (o.check) {
@@ -310,16 +326,11 @@ Status run(const Options& o) {
   }
   const bool failed = verdict_of(r) == Verdict::fail;
   if (on_gpu() && !failed) {  // a wrong kernel isn't timed
-    r.iters = o.iters ? *o.iters : default_iterations(execution);
-    r.time_ms = time_ms([&] { execution.run(); }, r.iters);
+    r.iters = o.iters ? *o.iters : default_iterations(*execution);
+    r.time_ms = time_ms([&] { execution->run(); }, r.iters);
   }
 
-  print_results(out, r);
-  if (o.profile) {
-    emu::print_report(out, r.counts);
-    if (step.traffic)
-      emu::print_traffic(out, r.counts, step.traffic(r.problem), least_traffic(r.problem, step.direction));
-  }
+  print_results(out, r, o.profile);
   if (!o.json.empty()) write_json(o.json, report_as_json(r));
   return failed ? kCheckFailed : kPass;
 }
@@ -330,7 +341,7 @@ int main(int argc, char** argv) {
   try {
     return run(parse_options(argc, argv));
   } catch (const Error& error) {
-    const char* prefix = error.status == kNotSupported ? "SKIP: " : error.status == kDeviceError ? "" : "./run: ";
+    const char* prefix = error.status == kNotSupported ? "SKIP: " : error.status == kDeviceError ? "FAIL: " : "./run: ";
     std::cout << std::flush;
     std::cerr << prefix << error.what() << "\n";
     return error.status;

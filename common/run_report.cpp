@@ -83,6 +83,18 @@ void write_tensor_check(JsonWriter& json, const TensorCheck& t) {
   json.end_object();
 }
 
+void write_counts(JsonWriter& json, const emu::Report& counts) {
+  if (counts.watched) {
+    json.members_of(emu::report_json(counts));
+  } else {  // zeros would read as counts
+    json.value("watched", false);
+    json.null("counts");
+    json.null("kernels");
+    json.begin_array("faults");
+    json.end_array();
+  }
+}
+
 }  // namespace
 
 Verdict verdict_of(const RunReport& r) {
@@ -103,7 +115,7 @@ void print_header(std::ostream& out, const RunReport& r) {
   out.flush();
 }
 
-void print_results(std::ostream& out, const RunReport& r) {
+void print_results(std::ostream& out, const RunReport& r, bool profile) {
   const Model& m = r.model;
   if (!r.checked) {
     out << "check    not checked (--no-check)\n";
@@ -115,7 +127,7 @@ void print_results(std::ostream& out, const RunReport& r) {
   if (!r.counts.faults.empty()) {
     out << "faults   FAIL  the kernel's memory accesses are wrong in " << r.counts.faults.size()
         << (r.counts.faults.size() == 1 ? " place\n" : " places\n");
-    emu::print_faults(out, r.counts);
+    if (!profile) emu::print_faults(out, r.counts);  // the profile ends with them
   }
   if (r.time_ms) {
     const double seconds = r.time_ms->median * 1e-3;
@@ -155,7 +167,17 @@ void print_results(std::ostream& out, const RunReport& r) {
         << " sectors, " << human_bytes(double(c.global_write.bytes)) << " written in "
         << with_commas(c.global_write.sectors) << "; "
         << with_commas(c.shared_read.conflicts + c.shared_write.conflicts) << " bank conflicts; "
-        << (r.counts.faults.empty() ? "no faults" : "faults above") << " (more: ./run --profile)\n";
+        << (r.counts.faults.empty() ? "no faults"
+            : profile               ? "faults: see below"
+                                    : "faults: see above")
+        << (profile ? "\n" : " (more: ./run --profile)\n");
+  }
+  if (profile) {
+    out << "\n";
+    emu::print_report(out, r.counts);
+    if (r.step.traffic) {
+      emu::print_traffic(out, r.counts, r.step.traffic(r.problem), least_traffic(r.problem, r.step.direction));
+    }
   }
 }
 
@@ -223,21 +245,22 @@ std::string report_as_json(const RunReport& r) {
   }
   json.end_object();
 
-  json.members_of(emu::report_json(r.counts));
+  write_counts(json, r.counts);
   json.end_object();
   return json.text();
 }
 
-std::string skip_as_json(const RunReport& r, const std::string& reason) {
+std::string report_without_result(const RunReport& r, Verdict verdict, const std::string& reason) {
   JsonWriter json;
   json.begin_object();
   write_head(json, r);
   json.begin_object("check");
-  json.value("verdict", verdict_name(Verdict::skip));
+  json.value("verdict", verdict_name(verdict));
   json.value("message", reason);
   json.end_object();
   json.null("time_ms");
   json.null("tflops");
+  write_counts(json, r.counts);
   json.end_object();
   return json.text();
 }

@@ -29,9 +29,10 @@ struct RunReport {
 Verdict verdict_of(const RunReport&);  // the check's, and fail where the watched kernel made a fault
 
 void print_header(std::ostream&, const RunReport&);   // what is about to run: step, problem, device
-void print_results(std::ostream&, const RunReport&);  // the verdict and the figures
+// The verdict and the figures; with `profile` also the counts by kernel and by line.
+void print_results(std::ostream&, const RunReport&, bool profile);
 std::string report_as_json(const RunReport&);
-// A step that can't take the problem: verdict "skip" and the reason.
-std::string skip_as_json(const RunReport&, const std::string& reason);
+// A run that gave no result: skipped (the step can't take the problem) or failed (the kernel crashed), and why.
+std::string report_without_result(const RunReport&, Verdict, const std::string& reason);
 
 }  // namespace flash

@@ -12,6 +12,7 @@ import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FAST = os.path.join(ROOT, os.environ.get("FLASH_FAST", "build/emu-fast"))
+EMU = os.path.join(ROOT, os.environ.get("FLASH_EMU", "build/emu"))
 FORWARD = "02_online_softmax/online_softmax"
 BACKWARD = "06_backward/1_recompute"
 SIXTEEN_BIT = "05_tensor_core/3_pipeline"
@@ -174,11 +175,7 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(report["model"]["flops"], 4 * 2 * 40 * 40 * 64)
         self.assertEqual(report["model"]["min_bytes"], 4 * (4 * 2 * 40 * 64 + 2 * 40))
         self.assertEqual(report["faults"], [])
-        with open(os.path.join(ROOT, "docs/json.md"), encoding="utf-8") as file:
-            documented = file.read()
-        keys = set(report) | {f"{key}.{inner}" for key in report if isinstance(report[key], dict) for inner in report[key]}
-        for key in sorted(keys):
-            self.assertIn(f"`{key}`", documented, "docs/json.md doesn't say what it means")
+        self.assertIsNone(report["counts"])
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "r.json")
             self.assertEqual(run("--json", path, "--seqlen", 40, "--seed", 7).returncode, PASS)
@@ -188,6 +185,28 @@ class CommandLine(unittest.TestCase):
         skipped = run("--json", "-", "--head-dim", 48)
         self.assertEqual(skipped.returncode, SKIP)
         self.assertEqual(json.loads(skipped.stdout)["check"]["verdict"], "skip")
+
+    def test_json_of_a_watched_run(self):
+        result = run("--json", "-", "--seqlen", 40, "--profile", folder=EMU)
+        self.assertEqual(result.returncode, PASS, result.stdout + result.stderr)
+        report = json.loads(result.stdout)
+        self.assertTrue(report["watched"])
+        self.assertEqual(report["counts"]["global_write_bytes"], 4 * (2 * 40 * 64 + 2 * 40))  # O and the LSE
+        self.assertEqual(report["counts"]["global_read_bytes"], report["model"]["read_bytes"])
+        with open(os.path.join(ROOT, "docs/json.md"), encoding="utf-8") as file:
+            documented = file.read()
+        keys = set(report) | {f"{key}.{inner}" for key in report if isinstance(report[key], dict) for inner in report[key]}
+        for key in sorted(keys):
+            self.assertIn(f"`{key}`", documented, "docs/json.md doesn't say what it means")
+
+    def test_profile(self):
+        result = run("--profile", "--seqlen", 40, folder=EMU)
+        self.assertEqual(result.returncode, PASS, result.stdout + result.stderr)
+        for word in ("online_softmax_kernel", "online_softmax.cu:", "sectors", "the least possible"):
+            self.assertIn(word, result.stdout)
+        result = run("--profile", "--seqlen", 40)  # not watched
+        self.assertEqual(result.returncode, USAGE)
+        self.assertIn("make step 02", result.stderr)
 
     def test_shuffled(self):
         result = run("--seqlen", 50, environment={"EMU_SEED": "3"})
