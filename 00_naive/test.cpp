@@ -35,6 +35,15 @@ const emu::KernelReport& kernel(const emu::Report& report, const std::string& na
 
 TEST_CASE("00 gives the reference's O and LSE on awkward problems") { tests::require_pass_awkward(); }
 
+TEST_CASE("00 is right whatever the inputs are drawn from") {
+  // Scores far below zero, or so large that exp() of one overflows.
+  for (Dist dist : {Dist::normal, Dist::uniform, Dist::outliers, Dist::large, Dist::negative}) {
+    Problem p = make_problem(3, 19, 64);
+    p.softmax_scale = 4.0f;
+    tests::require_pass(p, dist);
+  }
+}
+
 TEST_CASE("00 does not depend on the order of threads, warps and blocks") {
   Problem p = make_problem(19, 37, 32);
   p.heads = 2;
