@@ -3,8 +3,10 @@
 #include <link.h>
 
 #include <algorithm>
+#include <set>
 #include <tuple>
 
+#include "common/emu/symbols.h"
 #include "common/emu/watch_memory.h"
 #include "common/emu/watch_sites.h"
 
@@ -20,6 +22,13 @@ const bool installed = (set_watcher(&the_watcher), true);
 constexpr size_t kSlack = 256;  // after an allocation or the dynamic shared memory: nothing else lies there
 
 std::string plural(uint64_t n, const char* noun) { return std::to_string(n) + " " + noun + (n == 1 ? "" : "s"); }
+
+bool is_standard_library(const std::string& mangled) {
+  for (const char* prefix : {"_ZNSt", "_ZNKSt", "_ZSt", "_ZN9__gnu_cxx", "_ZNK9__gnu_cxx"}) {
+    if (mangled.compare(0, std::char_traits<char>::length(prefix), prefix) == 0) return true;
+  }
+  return false;
+}
 
 // Constants and variables of the program itself, outside the allocations: constexpr tables a kernel reads.
 bool in_program(uintptr_t at) {
@@ -52,6 +61,20 @@ std::string place_in(const Region& region, size_t offset) {
 }
 
 }  // namespace
+
+// While the watcher works it doesn't watch: functions of the standard library that a watched kernel file uses as well may
+// have been compiled there, with hooks, and the linker keeps one copy.
+class MemoryWatcher::Pause {
+ public:
+  explicit Pause(MemoryWatcher& watcher) : watcher_(watcher), was_running_(watcher.running_) {
+    watcher.running_ = false;
+  }
+  ~Pause() { watcher_.running_ = was_running_; }
+
+ private:
+  MemoryWatcher& watcher_;
+  const bool was_running_;
+};
 
 // ---- kernels, blocks, threads ---------------------------------------------------------------------------------------
 
@@ -149,6 +172,7 @@ void MemoryWatcher::enter(Thread& thread) {
 }
 
 void MemoryWatcher::block_barrier(Block& block, const char*, CallSite place) {
+  const Pause pause(*this);
   flush_block();
   clock_.pass_block_barrier();
   LaunchSite& site = event_site(place);
@@ -158,6 +182,7 @@ void MemoryWatcher::block_barrier(Block& block, const char*, CallSite place) {
 }
 
 void MemoryWatcher::warp_barrier(Block&, Warp& warp, uint32_t mask, CallSite place) {
+  const Pause pause(*this);
   const uint32_t live = warp.lanes & ~warp.exited;
   if ((live & ~mask) == 0) flush(unsigned(warp.index));
   clock_.pass_warp_barrier(uint32_t(warp.index), mask, live);
@@ -165,6 +190,7 @@ void MemoryWatcher::warp_barrier(Block&, Warp& warp, uint32_t mask, CallSite pla
 }
 
 void MemoryWatcher::event(Thread&, Event event, CallSite place, unsigned count) {
+  const Pause pause(*this);
   Counts& counts = event_site(place).counts;
   switch (event) {
     case Event::shuffle:
@@ -211,17 +237,10 @@ LaunchSite& MemoryWatcher::event_site(CallSite place) {
 // The launch's site for an access, or false where the access isn't to be counted: locals, constants, out of bounds.
 bool MemoryWatcher::find_site(uintptr_t at, unsigned bytes, bool is_write, AccessKind kind, CallSite place,
                               uint32_t& index) {
+  const Pause pause(*this);
   Region* region = find_region(at, bytes, is_write, place);
   if (!region) return false;
-  if (at & (bytes - 1)) {
-    FaultRecord* record = new_fault("misaligned", region, site_number(place), 0);
-    if (record) {
-      record->fault.message = "misaligned: @1 " + std::string(is_write ? "writes " : "reads ") + plural(bytes, "byte") +
-                              " at " + place_in(*region, at - region->base) + " in " + thread_and_block() +
-                              ". The address must be a multiple of " + std::to_string(bytes) + ".";
-    }
-    stop_kernel(record, "misaligned address");
-  }
+  if (at & (bytes - 1)) stop_misaligned(*region, at, bytes, is_write, place);
   if (!region->cells) region->make_cells();
   index = launch_site(place, kind, bytes, is_write, region->is_shared);
   sites_[index].region = region;
@@ -230,6 +249,16 @@ bool MemoryWatcher::find_site(uintptr_t at, unsigned bytes, bool is_write, Acces
     cache_[(pc * 0x9e3779b97f4a7c15u) >> (64 - kCacheBits)] = {place.pc, index};
   }
   return true;
+}
+
+void MemoryWatcher::stop_misaligned(const Region& region, uintptr_t at, size_t bytes, bool is_write, CallSite place) {
+  FaultRecord* record = new_fault("misaligned", &region, site_number(place), 0);
+  if (record) {
+    record->fault.message = "misaligned: @1 " + std::string(is_write ? "writes " : "reads ") + plural(bytes, "byte") +
+                            " at " + place_in(region, at - region.base) + " in " + thread_and_block() +
+                            ". The address must be a multiple of " + std::to_string(bytes) + ".";
+  }
+  stop_kernel(record, "misaligned address");
 }
 
 Region* MemoryWatcher::find_region(uintptr_t at, unsigned bytes, bool is_write, CallSite place) {
@@ -242,25 +271,24 @@ Region* MemoryWatcher::find_region(uintptr_t at, unsigned bytes, bool is_write, 
     const size_t before = region->base > at ? region->base - at : 0;
     if (std::max(past, before) < distance) nearest = region, distance = std::max(past, before);
   }
+  const uintptr_t pc = reinterpret_cast<uintptr_t>(place.pc);
   const uintptr_t tls_begin = reinterpret_cast<uintptr_t>(block_->tls_begin);
   const bool in_tls = at >= tls_begin && at < reinterpret_cast<uintptr_t>(block_->tls_end);
   if (!in_tls && in_program(at)) return nullptr;
 
   // Out of bounds.
-  if (place.pc && reinterpret_cast<uintptr_t>(place.pc) - bounds_reported_ < 256) return nullptr;
+  if (bounds_reported_ && pc - bounds_reported_ < 256) return nullptr;
+  if (is_standard_library(mangled_function(place.pc))) return nullptr;  // the runtime's use of it: see Pause
   const std::string what = is_write ? "writes " : "reads ";
   FaultRecord* record = new_fault("out-of-bounds", nearest, site_number(place), 0);
   if (record) {
-    std::string where = "an address in no allocation";
+    std::string where = "at an address in no allocation";
     if (nearest) {
-      const uintptr_t end = nearest->base + nearest->bytes;
-      where = at >= nearest->base ? plural(at + bytes - end, "byte") + " past the end of "
-                                  : plural(nearest->base - at, "byte") + " before the begin of ";
-      where += nearest->name + ", which has " + plural(nearest->bytes, "byte");
+      where = "at byte " + std::to_string(int64_t(at - nearest->base)) + " of " + nearest->name + ", which has " +
+              plural(nearest->bytes, "byte");
     }
     record->fault.message =
-        "out of bounds: @1 " + what + plural(bytes, "byte") + " up to " + where + ", in " + thread_and_block() + ".";
-    if (!nearest) record->fault.message.replace(record->fault.message.find(" up to "), 7, " at ");
+        "out of bounds: @1 " + what + plural(bytes, "byte") + " " + where + ", in " + thread_and_block() + ".";
   }
   const bool harmless = nearest && at >= nearest->base && distance < kSlack && !(in_tls && is_write);
   if (!harmless) stop_kernel(record, "access out of bounds");
@@ -281,7 +309,7 @@ void MemoryWatcher::access_of(Thread& thread, uintptr_t at, unsigned bytes, bool
   if (bytes < (1u << region.shift)) region.refine(bytes == 2 ? 1 : 0);
   Who who = make_who(clock_.me, sites_[index].number);
   if (kind == AccessKind::atomic) who |= kAtomic;
-  if (kind == AccessKind::async_target) who |= kPending;
+  if (kind == AccessKind::async_target) who |= kAsync | kPending;
   const uintptr_t offset = at - region.base;
   for (size_t cell = offset >> region.shift; cell <= (offset + bytes - 1) >> region.shift; ++cell) {
     if (kind == AccessKind::atomic) {  // it reads as well
@@ -304,11 +332,20 @@ void MemoryWatcher::touched(Thread& thread, const void* address, size_t bytes, b
 
 void MemoryWatcher::access_range(const void* address, size_t bytes, bool is_write, const void* pc) {
   if (!running_ || !current_thread()) return;
+  Thread& thread = *current_thread();
+  const CallSite place = {nullptr, 0, pc};
   uintptr_t at = reinterpret_cast<uintptr_t>(address);
+  if ((bytes == 4 || bytes == 8 || bytes == 16) && at % bytes) {
+    // A copy of bytes may be anywhere. But g++ says range as well where it sees that a vector's address is misaligned.
+    const Pause pause(*this);
+    if (thread_ != &thread) enter(thread);
+    Region* region = is_vector_copy(site_number(place)) ? find_region(at, unsigned(bytes), is_write, place) : nullptr;
+    if (region) stop_misaligned(*region, at, bytes, is_write, place);
+  }
   while (bytes > 0) {  // the widest pieces the address allows, as a compiler would
     unsigned piece = 16;
     while (piece > bytes || at % piece) piece /= 2;
-    access_of(*current_thread(), at, piece, is_write, AccessKind::plain, {nullptr, 0, pc});
+    access_of(thread, at, piece, is_write, AccessKind::plain, place);
     at += piece, bytes -= piece;
   }
 }
@@ -334,6 +371,7 @@ void MemoryWatcher::async_copy_landed(Thread& thread, uintptr_t shared, unsigned
 }
 
 void MemoryWatcher::mark_active(uint32_t site) {
+  const Pause pause(*this);
   WarpLog& warp = warps_[clock_.me / kLanes];
   if (warp.is_active.size() <= site) warp.is_active.resize(sites_.size());
   if (warp.is_active[site]) return;
@@ -403,6 +441,7 @@ MemoryWatcher::FaultRecord* MemoryWatcher::new_fault(const char* kind, const Reg
   FaultRecord& record = *faults_.back();
   record.here = here;
   record.other = other;
+  record.region = region;
   record.fault.kind = kind;
   record.fault.kernel = kernel_ ? kernel_->totals.name : "";
   if (region) record.fault.array = region->name;
@@ -423,6 +462,7 @@ std::string MemoryWatcher::past_thread(Access past) const {
 }
 
 void MemoryWatcher::report_unwritten(Region& region, size_t cell, Who who) {
+  const Pause pause(*this);
   if (FaultRecord* record = new_fault("uninitialised", &region, site_of(who), 0)) {
     record->fault.message = "uninitialised: @1 reads " + place_in(region, cell << region.shift) + " in " +
                             thread_and_block() + ", and nothing wrote it" +
@@ -431,23 +471,28 @@ void MemoryWatcher::report_unwritten(Region& region, size_t cell, Who who) {
 }
 
 void MemoryWatcher::report_race(Region& region, size_t cell, Who who, bool is_write, Access past, bool past_is_write) {
-  FaultRecord* record = new_fault("race", &region, site_of(who), site_of(past.who));
+  const Pause pause(*this);
+  const bool is_async = (who | past.who) & kAsync;
+  FaultRecord* record = new_fault(is_async ? "async-copy" : "race", &region, site_of(who), site_of(past.who));
   if (!record) return;
   const bool other_block = past.time <= clock_.block;
   const bool same_warp = !other_block && (past.who & kThreadMask) / kLanes == clock_.me / kLanes;
-  auto verb = [](bool write, Who w, const char* plain_write, const char* plain_read, const char* atomic) {
-    return std::string(w & kAtomic ? atomic : write ? plain_write : plain_read);
+  auto verb = [](bool write, Who w, const char* writes, const char* reads, const char* updates, const char* copies) {
+    return std::string(w & kAtomic ? updates : w & kAsync ? copies : write ? writes : reads);
   };
   record->fault.message =
-      "race: @1 " + verb(is_write, who, "writes ", "reads ", "updates (atomically) ") +
+      (is_async ? "asynchronous copy: @1 " : "race: @1 ") +
+      verb(is_write, who, "writes ", "reads ", "updates (atomically) ", "copies (cp.async) to ") +
       place_in(region, cell << region.shift) + " in " + thread_and_block() + ", and @2 " +
-      verb(past_is_write, past.who, "wrote it", "read it", "updated it (atomically)") + " in " + past_thread(past) +
+      verb(past_is_write, past.who, "wrote it", "read it", "updated it (atomically)", "copied to it (cp.async)") +
+      " in " + past_thread(past) +
       (other_block ? ". The blocks of a kernel run in any order."
        : same_warp ? ". The two threads share a warp, and no __syncwarp() or __syncthreads() lies between."
                    : ". No __syncthreads() lies between.");
 }
 
 void MemoryWatcher::report_pending(Region& region, size_t cell, Who who, bool is_write, Access past) {
+  const Pause pause(*this);
   FaultRecord* record = new_fault("async-copy", &region, site_of(who), site_of(past.who));
   if (!record) return;
   record->fault.message = "asynchronous copy: @1 " + std::string(is_write ? "writes " : "reads ") +
@@ -547,12 +592,27 @@ Report MemoryWatcher::report() const {
     for (auto& entry : lines) report.kernels.back().lines.push_back(entry.second);
   }
   auto text = [](const Site& site) { return site.file + ":" + std::to_string(site.line); };
+  // What follows from another fault isn't told: a read that races with the write it should have waited for finds nothing
+  // written where it happens to run first, and an index past the end of an array hits whatever lies behind it.
+  std::set<std::pair<const Region*, uint32_t>> racing;
+  std::set<std::string> overrun;
+  for (const std::unique_ptr<FaultRecord>& record : faults_) {
+    if (record->fault.kind == "race" || record->fault.kind == "async-copy") {
+      racing.insert({record->region, record->here});
+      racing.insert({record->region, record->other});
+    } else if (record->fault.kind == "out-of-bounds") {
+      overrun.insert(text(resolve_site(record->here)));
+    }
+  }
   std::map<std::tuple<std::string, std::string, std::string, std::string, std::string>, size_t> known;
   for (const std::unique_ptr<FaultRecord>& record : faults_) {
     Fault fault = record->fault;
+    if (fault.kind == "uninitialised" && racing.count({record->region, record->here})) continue;
     fault.here = resolve_site(record->here);
     if (record->other) fault.other = resolve_site(record->other);
     const std::string here = text(fault.here), other = record->other ? text(fault.other) : "";
+    if ((fault.kind == "uninitialised" || fault.kind == "race") && (overrun.count(here) || overrun.count(other)))
+      continue;
     const auto [at, is_new] = known.try_emplace(
         std::make_tuple(fault.kind, fault.kernel, fault.array, std::min(here, other), std::max(here, other)),
         report.faults.size());

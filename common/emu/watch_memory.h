@@ -97,7 +97,9 @@ class MemoryWatcher final : public Watcher {
   struct FaultRecord {
     Fault fault;                   // message: "@1" and "@2" stand for the two places
     uint32_t here = 0, other = 0;  // sites
+    const Region* region = nullptr;
   };
+  class Pause;
   struct LineRecord {
     Counts counts;
     bool exact = true;
@@ -109,6 +111,7 @@ class MemoryWatcher final : public Watcher {
 
   void enter(Thread&);
   bool find_site(uintptr_t at, unsigned bytes, bool is_write, AccessKind, CallSite, uint32_t& index);
+  [[noreturn]] void stop_misaligned(const Region&, uintptr_t at, size_t bytes, bool is_write, CallSite);
   Region* find_region(uintptr_t at, unsigned bytes, bool is_write, CallSite);
   uint32_t launch_site(CallSite, AccessKind, unsigned bytes, bool is_write, bool is_shared);
   LaunchSite& event_site(CallSite);

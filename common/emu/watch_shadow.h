@@ -20,11 +20,12 @@
 
 namespace flash::emu {
 
-// Who made an access: thread in its block (10 bits), site (20 bits), flags.
+// Who made an access: thread in its block (10 bits), site (19 bits), flags. kAsync is a write of cp.async, kPending one
+// that hasn't landed.
 using Who = uint32_t;
-constexpr Who kThreadMask = 1023, kAtomic = 1u << 30, kPending = 1u << 31;
+constexpr Who kThreadMask = 1023, kAsync = 1u << 29, kAtomic = 1u << 30, kPending = 1u << 31;
 inline Who make_who(uint32_t thread, uint32_t site) { return thread | site << 10; }
-inline uint32_t site_of(Who who) { return who >> 10 & 0xfffff; }
+inline uint32_t site_of(Who who) { return who >> 10 & 0x7ffff; }
 
 struct Access {
   uint32_t time = 0;  // 0: never

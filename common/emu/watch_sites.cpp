@@ -122,13 +122,20 @@ bool is_plumbing(const std::string& file) {
     const size_t at = file.find(part);
     if (at != std::string::npos && file.find("common/emu/calibrate/") == std::string::npos) return true;
   }
-  return file.find("/c++/") != std::string::npos || file.compare(0, 2, "??") == 0;
+  return file.find("/c++/") != std::string::npos;
 }
 
 Site to_site(const std::string& text) {  // "file:12 (discriminator 3)"
   const size_t colon = text.rfind(':', text.find(" (discriminator"));
   if (colon == std::string::npos) return {text, 0};
   return {tidy(text.substr(0, colon)), std::atoi(text.c_str() + colon + 1)};
+}
+
+// file:line of each function the instruction was inlined into, innermost first.
+std::vector<std::string> levels_of(const CallSite& place) {
+  static LineFinder finder;
+  // The return address is the next instruction's: one byte back lies in the call.
+  return finder.ask(reinterpret_cast<uintptr_t>(place.pc) - load_bias() - 1);
 }
 
 }  // namespace
@@ -151,21 +158,28 @@ Site resolve_site(uint32_t number) {
   if (number >= t.places.size()) return {"?", 0};
   Site& site = t.resolved[number];
   if (site.file.empty()) {
-    static LineFinder finder;
     site = {"?", 0};
-    // The return address is the next instruction's: one byte back lies in the call.
-    const uintptr_t address = reinterpret_cast<uintptr_t>(t.places[number].pc) - load_bias() - 1;
-    for (const std::string& level : finder.ask(address)) {
-      if (is_plumbing(level) && level != "??:0") {
-        if (site.line == 0) site = to_site(level);  // better than nothing
-        continue;
-      }
+    for (const std::string& level : levels_of(t.places[number])) {
       if (level.compare(0, 2, "??") == 0) continue;
-      site = to_site(level);
-      break;
+      if (!is_plumbing(level)) {
+        site = to_site(level);
+        break;
+      }
+      if (site.line == 0) site = to_site(level);  // better than nothing
     }
   }
   return site;
+}
+
+bool is_vector_copy(uint32_t number) {
+  static std::unordered_map<uint32_t, bool> known;
+  const auto [at, is_new] = known.try_emplace(number, false);
+  if (is_new) {
+    const std::vector<std::string> levels = levels_of(table().places[number]);
+    at->second = !levels.empty() && (levels[0].find("vector_types.h") != std::string::npos ||
+                                     levels[0].find("half_types.h") != std::string::npos);
+  }
+  return at->second;
 }
 
 }  // namespace flash::emu

@@ -9,7 +9,7 @@
 
 namespace flash::emu {
 
-constexpr uint32_t kSiteBits = 20;  // sites fit shadow memory's cells; later ones than 2^20 share the last number
+constexpr uint32_t kSiteBits = 19;  // sites fit shadow memory's cells; later ones than 2^19 share the last number
 
 uint32_t site_number(CallSite place);  // the same place gives the same number; 0 is "not known"
 
@@ -17,5 +17,8 @@ uint32_t site_number(CallSite place);  // the same place gives the same number; 
 // caller outside common/emu, common/cuda.cuh and common/ptx.cuh: the line of the kernel, not of a vector type's copy.
 // A file below the current directory is named from there.
 Site resolve_site(uint32_t number);
+
+// The instruction belongs to the copy of one of CUDA's vector types (vector_types.h, half_types.h).
+bool is_vector_copy(uint32_t number);
 
 }  // namespace flash::emu

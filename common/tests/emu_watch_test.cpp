@@ -94,7 +94,7 @@ TEST_CASE("a fault names both lines, the threads, the block and the array") {
   const Fault& fault = report.faults[0];
   INFO(fault.message);
   CHECK(fault.array == "tile");
-  CHECK(fault.here.line == fault.other.line + 2);
+  CHECK(std::abs(fault.here.line - fault.other.line) == 2);  // the store and the load, whichever ran first
   CHECK(fault.times > 1);
   CHECK_THAT(fault.message, ContainsSubstring("of tile (shared memory) in thread (") &&
                                 ContainsSubstring("of block (0,0,0)") && ContainsSubstring("No __syncthreads()"));

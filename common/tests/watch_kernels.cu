@@ -371,9 +371,9 @@ const std::vector<FaultCase>& fault_cases() {
                  kThreads, 0),
       FAULT_CASE(divergent_barrier, "threads of a warp wait at two barriers", "barrier", "", 1, kThreads, kThreads, 0),
       FAULT_CASE(copy_without_wait, "no wait for an asynchronous copy", "async-copy", "tile", 1, kThreads, kThreads, 0),
-      FAULT_CASE(wait_without_barrier, "no barrier after the wait for a copy", "race", "tile", 1, kThreads, kThreads,
-                 0),
-      FAULT_CASE(copy_too_early, "a copy into a buffer still being read", "race", "tile", 1, kThreads,
+      FAULT_CASE(wait_without_barrier, "no barrier after the wait for a copy", "async-copy", "tile", 1, kThreads,
+                 kThreads, 0),
+      FAULT_CASE(copy_too_early, "a copy into a buffer still being read", "async-copy", "tile", 1, kThreads,
                  kTiles * kThreads, 0),
   };
   return cases;
