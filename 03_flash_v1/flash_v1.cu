@@ -36,13 +36,16 @@ constexpr int kBlockM = 64;
 __host__ __device__ constexpr int block_n(int head_dim) { return 8192 / (4 * head_dim); }
 #endif
 constexpr int kThreads = kBlockM / kWarpRows * kWarpSize;
+constexpr int kBlocksPerSm = kThreads < 256 ? 256 / kThreads : 1;  // 8 warps: then a thread may have 255 registers
 
-// Floats from a row to the next in shared memory. 4 more than head_dim: lanes that read 16 bytes each of neighbouring
-// rows find them in different banks. 8 more than kBlockN: so do 4 rows of P, to which 8 lanes each store a float.
-__host__ __device__ constexpr int row_stride(int head_dim) { return head_dim + 4; }
+// From a row to the next in shared memory: tiles of Q, K and V in pieces of 16 bytes (float4), P in floats. One piece more
+// than a row holds puts the same piece of 8 neighbouring rows into different banks; 8 floats more than kBlockN puts the
+// floats that 8 lanes store to each of 4 neighbouring rows of P into different banks.
+__host__ __device__ constexpr int row_stride(int head_dim) { return head_dim / 4 + 1; }
 __host__ __device__ constexpr int p_stride(int head_dim) { return block_n(head_dim) + 8; }
-__host__ __device__ constexpr int shared_floats(int head_dim) {
-  return (kBlockM + 2 * block_n(head_dim)) * row_stride(head_dim) + kBlockM * p_stride(head_dim);
+__host__ __device__ constexpr int shared_bytes(int head_dim) {
+  return (kBlockM + 2 * block_n(head_dim)) * row_stride(head_dim) * int(sizeof(float4)) +
+         kBlockM * p_stride(head_dim) * int(sizeof(float));
 }
 
 static_assert(kBlockM % kWarpRows == 0, "TILE=MxN: M must be a multiple of 32: a warp owns 32 query rows");
@@ -60,8 +63,6 @@ struct Rows {
   }
 };
 
-__device__ __forceinline__ float4 load4(const float* p) { return *reinterpret_cast<const float4*>(p); }
-__device__ __forceinline__ void store4(float* p, float4 v) { *reinterpret_cast<float4*>(p) = v; }
 __device__ __forceinline__ int lane_tx() { return threadIdx.x % kLanesN; }
 // The thread's first row in a query tile.
 __device__ __forceinline__ int thread_row() {
@@ -70,37 +71,37 @@ __device__ __forceinline__ int thread_row() {
 
 // Copies kRows rows, from first_row on, of a [seqlen, kHeadDim] matrix to shared memory; zeros past its end.
 template <int kHeadDim, int kRows>
-__device__ __forceinline__ void load_tile(float* tile, const float* matrix, int first_row, int seqlen) {
-  constexpr int kThreadsPerRow = kHeadDim / 4;  // 16 bytes a thread: neighbours read neighbouring addresses
-  constexpr int kRowsAtOnce = kThreads / kThreadsPerRow;
-  const int col = threadIdx.x % kThreadsPerRow * 4;
-  matrix += size_t(first_row) * kHeadDim;
+__device__ __forceinline__ void load_tile(float4* tile, const float4* matrix, int first_row, int seqlen) {
+  constexpr int kPieces = kHeadDim / 4;  // in a row; neighbouring threads copy neighbouring pieces
+  constexpr int kRowsAtOnce = kThreads / kPieces;
+  const int piece = threadIdx.x % kPieces;
+  matrix += size_t(first_row) * kPieces;
   for (int i = 0; i < kRows; i += kRowsAtOnce) {
-    const int row = i + threadIdx.x / kThreadsPerRow;
+    const int row = i + threadIdx.x / kPieces;
     if (kRows % kRowsAtOnce != 0 && row >= kRows) break;
     float4 value = make_float4(0.f, 0.f, 0.f, 0.f);
-    if (first_row + row < seqlen) value = load4(&matrix[row * kHeadDim + col]);
-    store4(&tile[row * row_stride(kHeadDim) + col], value);
+    if (first_row + row < seqlen) value = matrix[row * kPieces + piece];
+    tile[row * row_stride(kHeadDim) + piece] = value;
   }
 }
 
 // S = Q K^T: the thread's 8 rows by kBlockN / 8 keys. Four columns of Q and K at a time, so that 8 + kBlockN / 8 loads
 // of 16 bytes feed 4 * kBlockN multiply-adds.
 template <int kHeadDim, int kKeysPerThread>
-__device__ __forceinline__ void multiply_qk(float (&s)[kRowsPerThread][kKeysPerThread], const float* q_tile,
-                                            const float* k_tile) {
+__device__ __forceinline__ void multiply_qk(float (&s)[kRowsPerThread][kKeysPerThread], const float4* q_tile,
+                                            const float4* k_tile) {
   constexpr int kStride = row_stride(kHeadDim);
-  const float* q = &q_tile[thread_row() * kStride];
-  const float* k = &k_tile[lane_tx() * kStride];
+  const float4* q = &q_tile[thread_row() * kStride];
+  const float4* k = &k_tile[lane_tx() * kStride];
   for (int i = 0; i < kRowsPerThread; ++i) {
     for (int j = 0; j < kKeysPerThread; ++j) s[i][j] = 0.f;
   }
 #pragma unroll 2
-  for (int d = 0; d < kHeadDim; d += 4) {
+  for (int d = 0; d < kHeadDim / 4; ++d) {
     float4 q_d[kRowsPerThread];
-    for (int i = 0; i < kRowsPerThread; ++i) q_d[i] = load4(&q[i * kLanesM * kStride + d]);
+    for (int i = 0; i < kRowsPerThread; ++i) q_d[i] = q[i * kLanesM * kStride + d];
     for (int j = 0; j < kKeysPerThread; ++j) {
-      const float4 k_d = load4(&k[j * kLanesN * kStride + d]);
+      const float4 k_d = k[j * kLanesN * kStride + d];
       for (int i = 0; i < kRowsPerThread; ++i) {
         s[i][j] += q_d[i].x * k_d.x;
         s[i][j] += q_d[i].y * k_d.y;
@@ -162,16 +163,16 @@ __device__ __forceinline__ void add_scaled(float* o, float weight, float4 v) {
 
 // O += P V: the thread's 8 rows by kHeadDim / 8 columns, four keys at a time.
 template <int kHeadDim>
-__device__ __forceinline__ void multiply_pv(Rows<kHeadDim>& rows, const float* p_tile, const float* v_tile) {
+__device__ __forceinline__ void multiply_pv(Rows<kHeadDim>& rows, const float* p_tile, const float4* v_tile) {
   constexpr int kStride = row_stride(kHeadDim), kStrideP = p_stride(kHeadDim);
-  const float* p = &p_tile[thread_row() * kStrideP];
+  const float4* p = reinterpret_cast<const float4*>(&p_tile[thread_row() * kStrideP]);
 #pragma unroll 1  // more of it spills registers
   for (int key = 0; key < block_n(kHeadDim); key += 4) {
     float4 weights[kRowsPerThread];
-    for (int i = 0; i < kRowsPerThread; ++i) weights[i] = load4(&p[i * kLanesM * kStrideP + key]);
+    for (int i = 0; i < kRowsPerThread; ++i) weights[i] = p[(i * kLanesM * kStrideP + key) / 4];
     for (int c = 0; c < kHeadDim / kLanesN; c += 4) {
-      const float* v = &v_tile[key * kStride + c * kLanesN + lane_tx() * 4];
-      const float4 v0 = load4(v), v1 = load4(v + kStride), v2 = load4(v + 2 * kStride), v3 = load4(v + 3 * kStride);
+      const float4* v = &v_tile[key * kStride + c / 4 * kLanesN + lane_tx()];
+      const float4 v0 = v[0], v1 = v[kStride], v2 = v[2 * kStride], v3 = v[3 * kStride];
       for (int i = 0; i < kRowsPerThread; ++i) {
         add_scaled(&rows.o[i][c], weights[i].x, v0);
         add_scaled(&rows.o[i][c], weights[i].y, v1);
@@ -184,8 +185,8 @@ __device__ __forceinline__ void multiply_pv(Rows<kHeadDim>& rows, const float* p
 
 // One query tile meets one key tile.
 template <int kHeadDim>
-__device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float* q_tile, const float* k_tile,
-                                       const float* v_tile, float* p_tile, int first_row, int first_key,
+__device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float4* q_tile, const float4* k_tile,
+                                       const float4* v_tile, float* p_tile, int first_row, int first_key,
                                        const Problem& problem) {
   constexpr int kBlockN = block_n(kHeadDim);
   float s[kRowsPerThread][kBlockN / kLanesN];
@@ -200,7 +201,7 @@ __device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float* q_tile
 
 // Reads O, m and l of the thread's rows back. One lane a row asks for m and l and tells the other seven.
 template <int kHeadDim>
-__device__ __forceinline__ void read_rows(Rows<kHeadDim>& rows, int first_row, int seqlen_q, const float* o,
+__device__ __forceinline__ void read_rows(Rows<kHeadDim>& rows, int first_row, int seqlen_q, const float4* o,
                                           const float2* saved) {
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
@@ -209,14 +210,15 @@ __device__ __forceinline__ void read_rows(Rows<kHeadDim>& rows, int first_row, i
     rows.m[i] = __shfl_sync(kAllLanes, m_l.x, 0, kLanesN);
     rows.l[i] = __shfl_sync(kAllLanes, m_l.y, 0, kLanesN);
     for (int c = 0; row < seqlen_q && c < kHeadDim / kLanesN; c += 4) {
-      store4(&rows.o[i][c], load4(&o[size_t(row) * kHeadDim + c * kLanesN + lane_tx() * 4]));
+      const float4 o_c = o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()];
+      *reinterpret_cast<float4*>(&rows.o[i][c]) = o_c;
     }
   }
 }
 
 // Writes O / l, log(sum(exp)), m and l of the thread's rows; a row that has seen no key gives 0 and -inf.
 template <int kHeadDim>
-__device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const Problem& problem, int first_row, float* o,
+__device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const Problem& problem, int first_row, float4* o,
                                            float* softmax_lse, float2* saved) {
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
@@ -224,8 +226,8 @@ __device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const Pro
     const float inverse = rows.l[i] > 0.f ? 1.f / rows.l[i] : 0.f;
     for (int c = 0; c < kHeadDim / kLanesN; c += 4) {
       const float* from = &rows.o[i][c];
-      store4(&o[size_t(row) * kHeadDim + c * kLanesN + lane_tx() * 4],
-             make_float4(from[0] * inverse, from[1] * inverse, from[2] * inverse, from[3] * inverse));
+      o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()] =
+          make_float4(from[0] * inverse, from[1] * inverse, from[2] * inverse, from[3] * inverse);
     }
     if (lane_tx() == 0) softmax_lse[row] = rows.m[i] * problem.softmax_scale + logf(rows.l[i]);
     if (lane_tx() == 0) saved[row] = make_float2(rows.m[i], rows.l[i]);
@@ -243,21 +245,22 @@ __host__ __device__ inline int key_tiles_seen(const Problem& problem, int query_
 }
 
 template <int kHeadDim>
-__global__ void __launch_bounds__(kThreads) flash_kernel(const Problem problem, const float* q, const float* k,
-                                                         const float* v, float* o, float* softmax_lse, float2* saved) {
+__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+    flash_kernel(const Problem problem, const float4* q, const float4* k, const float4* v, float4* o,
+                 float* softmax_lse, float2* saved) {
   constexpr int kBlockN = block_n(kHeadDim), kStride = row_stride(kHeadDim);
-  float* q_tile = dynamic_shared<float>();     // [kBlockM][kStride]
-  float* k_tile = q_tile + kBlockM * kStride;  // [kBlockN][kStride]
-  float* v_tile = k_tile + kBlockN * kStride;  // [kBlockN][kStride]
-  float* p_tile = v_tile + kBlockN * kStride;  // [kBlockM][p_stride]
+  float4* q_tile = dynamic_shared<float4>();                             // [kBlockM][kStride]
+  float4* k_tile = q_tile + kBlockM * kStride;                           // [kBlockN][kStride]
+  float4* v_tile = k_tile + kBlockN * kStride;                           // [kBlockN][kStride]
+  float* p_tile = reinterpret_cast<float*>(v_tile + kBlockN * kStride);  // [kBlockM][p_stride]
 
   const int head = blockIdx.y, batch = blockIdx.z;
   const int kv_head = head / (problem.heads / problem.kv_heads);
   const size_t first_q = (size_t(batch) * problem.heads + head) * problem.seqlen_q;
   const size_t first_k = (size_t(batch) * problem.kv_heads + kv_head) * problem.seqlen_k;
-  q += first_q * kHeadDim, o += first_q * kHeadDim, softmax_lse += first_q;
+  q += first_q * kHeadDim / 4, o += first_q * kHeadDim / 4, softmax_lse += first_q;
   saved += first_q;
-  k += first_k * kHeadDim, v += first_k * kHeadDim;
+  k += first_k * kHeadDim / 4, v += first_k * kHeadDim / 4;
 
   const int key_tiles = ceil_div(problem.seqlen_k, kBlockN), query_tiles = ceil_div(problem.seqlen_q, kBlockM);
   for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {
@@ -284,8 +287,8 @@ void forward(const flash::ForwardArgs& a, void* workspace, flash::Stream stream)
   const Problem& p = a.problem;
   const auto kernel = p.head_dim == 32 ? flash_kernel<32> : p.head_dim == 64 ? flash_kernel<64> : flash_kernel<128>;
   const dim3 grid(1, p.heads, p.batch);
-  launch(kernel, grid, kThreads, shared_floats(p.head_dim) * sizeof(float), stream, p, static_cast<const float*>(a.q),
-         static_cast<const float*>(a.k), static_cast<const float*>(a.v), static_cast<float*>(a.o), a.softmax_lse,
+  launch(kernel, grid, kThreads, shared_bytes(p.head_dim), stream, p, static_cast<const float4*>(a.q),
+         static_cast<const float4*>(a.k), static_cast<const float4*>(a.v), static_cast<float4*>(a.o), a.softmax_lse,
          static_cast<float2*>(workspace));
 }
 
@@ -302,7 +305,7 @@ flash::Traffic traffic(const Problem& p) {
 }
 
 std::string supports(const Problem& p, const flash::Device& device) {
-  const size_t bytes = shared_floats(p.head_dim) * sizeof(float);
+  const size_t bytes = shared_bytes(p.head_dim);
   if (bytes > device.shared_bytes_per_block) {
     return std::string(kName) + " keeps tiles of " + std::to_string(kBlockM) + " queries and " +
            std::to_string(block_n(p.head_dim)) + " keys in shared memory: head_dim " + std::to_string(p.head_dim) +
