@@ -161,13 +161,13 @@ __device__ __forceinline__ void cp_async_wait() {
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Two floats to two 16-bit elements in one register, rounded to nearest even: `low` in bits 0..15, `high` in 16..31.
+// unpack() goes back, exactly: x is the element in bits 0..15, y the one in 16..31.
+#ifdef __CUDACC__
 template <class Element>
 __device__ __forceinline__ uint32_t pack(float low, float high);
-// And back, exactly: x is the element in bits 0..15, y the one in 16..31.
 template <class Element>
 __device__ __forceinline__ float2 unpack(uint32_t packed);
 
-#ifdef __CUDACC__
 template <>
 __device__ __forceinline__ uint32_t pack<__nv_bfloat16>(float low, float high) {
   uint32_t packed = 0;

@@ -18,11 +18,6 @@ struct Mma {
   CallSite site;
 };
 
-float element(bool bf16, uint32_t pair, int which) {
-  const auto bits = static_cast<unsigned short>(pair >> 16 * which);
-  return bf16 ? bf16_float(bits) : half_float(bits);
-}
-
 // Lane 4 g + t holds, for h and w of 0 and 1 (see the drawing in ptx.cuh):
 //   A[g + 8 h][2 t + 8 w + e] in half e of a[h + 2 w],   B[2 t + 8 w + e][g] in half e of b[w],
 //   C[g + 8 h][2 t + e] in c[2 h + e].
@@ -34,10 +29,10 @@ void combine_mma(Block&, Warp&, uint32_t, void* const operand[kLanes]) {
     const int g = lane / 4, t = lane % 4;
     for (int e = 0; e < 2; ++e) {
       for (int h = 0; h < 2; ++h) {
-        for (int w = 0; w < 2; ++w) a[g + 8 * h][2 * t + 8 * w + e] = element(bf16, mma.operands.a[h + 2 * w], e);
+        for (int w = 0; w < 2; ++w) a[g + 8 * h][2 * t + 8 * w + e] = unpack_one(bf16, mma.operands.a[h + 2 * w], e);
         c[g + 8 * h][2 * t + e] = mma.c.c[2 * h + e];
       }
-      for (int w = 0; w < 2; ++w) b[2 * t + 8 * w + e][g] = element(bf16, mma.operands.b[w], e);
+      for (int w = 0; w < 2; ++w) b[2 * t + 8 * w + e][g] = unpack_one(bf16, mma.operands.b[w], e);
     }
   }
   for (int i = 0; i < 16; ++i) {
@@ -193,6 +188,11 @@ void cp_async_wait(int groups_in_flight) {
 
 uint32_t pack_pair(bool bf16, float low, float high) {
   return bf16 ? bf16_bits(low) | uint32_t(bf16_bits(high)) << 16 : half_bits(low) | uint32_t(half_bits(high)) << 16;
+}
+
+float unpack_one(bool bf16, uint32_t packed, int which) {
+  const auto bits = static_cast<unsigned short>(packed >> 16 * which);
+  return bf16 ? bf16_float(bits) : half_float(bits);
 }
 
 }  // namespace flash::emu

@@ -28,6 +28,7 @@ void cp_async(void* shared, const void* global, int bytes, int source_bytes, con
 void cp_async_commit();
 void cp_async_wait(int groups_in_flight);
 uint32_t pack_pair(bool bf16, float low, float high);
+float unpack_one(bool bf16, uint32_t packed, int which);
 
 }  // namespace flash::emu
 
@@ -81,6 +82,12 @@ EMU_INLINE void cp_async_wait() {
 template <class Element>
 EMU_INLINE uint32_t pack(float low, float high) {
   return flash::emu::pack_pair(std::is_same<Element, __nv_bfloat16>::value, low, high);
+}
+
+template <class Element>
+EMU_INLINE float2 unpack(uint32_t packed) {
+  constexpr bool bf16 = std::is_same<Element, __nv_bfloat16>::value;
+  return make_float2(flash::emu::unpack_one(bf16, packed, 0), flash::emu::unpack_one(bf16, packed, 1));
 }
 
 EMU_INLINE float ex2(float x, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
