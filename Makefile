@@ -115,9 +115,10 @@ CUDA_BACKEND = $(PLAIN_CUDA)/common/device_cuda.o $(call host_objects,$(wildcard
 TEST_MAIN := $(call host_objects,common/tests/main.cpp common/tests/step_tests.cpp)
 TEST_SOURCES := $(filter-out common/tests/main.cpp common/tests/step_tests.cpp,$(wildcard common/tests/*.cpp))
 COMMON_TESTS := $(call host_objects,$(filter-out common/tests/emu_%,$(TEST_SOURCES)))
-# Tests that hold kernels of their own: common/tests/emu_*.cpp for the CPU back end, common/tests/*.cu for both.
+# Tests with kernels of their own: common/tests/emu_*.cpp for the CPU back end, common/tests/*_test.cu for both; other
+# .cu files there hold kernels for them.
 KERNEL_TESTS := $(patsubst %.cpp,%.o,$(filter common/tests/emu_%,$(TEST_SOURCES))) $(patsubst %.cu,%.o,$(wildcard common/tests/*.cu))
-CUDA_TESTS := $(patsubst %.cu,%.o,$(wildcard common/tests/*.cu))
+CUDA_TESTS := $(if $(wildcard common/tests/*_test.cu),$(patsubst %.cu,%.o,$(wildcard common/tests/*.cu)))
 
 # What a step's folder brings to its test beside the kernel: test.cpp, and any plain C++ (03_flash_v1/plain.cpp).
 step_tests = $(call host_objects,$(wildcard $(call folder,$1)/*.cpp))
