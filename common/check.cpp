@@ -28,6 +28,7 @@
 #include "common/expected.h"
 #include "common/layout.h"
 #include "common/materialised.h"
+#include "common/parallel.h"
 
 namespace flash {
 namespace {
@@ -35,7 +36,7 @@ namespace {
 const double kLeastWorst = 1.0;
 const double kLeastRms = 0.25;
 
-// Checking a row costs its length times head_dim; this much is about a second.
+// Checking a row costs its length times head_dim, several times over; this much is about a second on one core.
 const double kWorkForAllRows = 3e8;
 const double kElementsForAllRows = 1 << 22;
 const size_t kLeastSampledRows = 8;
@@ -111,14 +112,20 @@ size_t row_position(const CheckedRows& t, const RowIndex& row) {
   return ((size_t(row.b) * t.heads + row.h) * t.rows_per_head + row.i) * t.columns;
 }
 
-void append(CheckedRows* t, const RowIndex& row, const ExpectedRow& expected, const float* plain,
-            const std::vector<float>& got) {
-  t->rows.push_back(row);
-  t->expected.insert(t->expected.end(), expected.value.begin(), expected.value.end());
-  t->unit.insert(t->unit.end(), expected.unit.begin(), expected.unit.end());
-  t->plain.insert(t->plain.end(), plain, plain + t->columns);
-  const size_t at = row_position(*t, row);
-  t->got.insert(t->got.end(), got.begin() + at, got.begin() + at + t->columns);
+// Makes room for the rows and takes what the run wrote; set_row() fills in the rest, a row at a time.
+void set_rows(CheckedRows* t, const std::vector<RowIndex>& rows, const std::vector<float>& got) {
+  t->rows = rows;
+  t->expected.resize(t->elements());
+  t->unit.resize(t->elements());
+  t->plain.resize(t->elements());
+  t->got.resize(t->elements());
+  for (size_t r = 0; r < rows.size(); ++r)
+    std::copy_n(got.begin() + row_position(*t, rows[r]), t->columns, t->got.begin() + r * t->columns);
+}
+
+void set_row(CheckedRows* t, size_t r, const ExpectedRow& expected) {
+  std::copy(expected.value.begin(), expected.value.end(), t->expected.begin() + r * t->columns);
+  std::copy(expected.unit.begin(), expected.unit.end(), t->unit.begin() + r * t->columns);
 }
 
 double rms(const double* values, int n) {
@@ -296,6 +303,15 @@ void merge(std::vector<RowIndex>* rows, const std::vector<RowIndex>& more) {
   rows->erase(std::unique(rows->begin(), rows->end(), same), rows->end());
 }
 
+// work(r) for each row; on several threads where that is worth starting them.
+template <typename Work>
+void in_parallel(const std::vector<RowIndex>& rows, double work_per_row, const Work& work) {
+  if (double(rows.size()) * work_per_row > 1e7)
+    parallel_for(rows.size(), work);
+  else
+    for (size_t r = 0; r < rows.size(); ++r) work(r);
+}
+
 void require_size(const char* tensor, size_t got, size_t expected) {
   if (got != expected)
     throw Error(kUsage, std::string("check: ") + tensor + " has " + std::to_string(got) + " elements, expected " +
@@ -325,14 +341,19 @@ ForwardRows forward_rows(const Problem& p, const Inputs& in, const Outputs& out,
     require_size("LSE", out.softmax_lse.size(), q_rows(p));
     merge(&rows, conspicuous_rows(p, out.softmax_lse, true, false));
   }
-  std::vector<float> plain(p.head_dim);
-  for (const RowIndex& row : rows) {
-    const ExpectedForward expected = expected_forward_row(p, in, row.b, row.h, row.i);
+  set_rows(&result.o, rows, out.o);
+  if (with_lse) set_rows(&result.lse, rows, out.softmax_lse);
+  const ExpectedForward expected(p, in);
+  in_parallel(rows, double(p.seqlen_k) * p.head_dim, [&](size_t r) {
+    const RowIndex& row = rows[r];
+    const ExpectedForwardRow expected_row = expected.row(row.b, row.h, row.i);
+    set_row(&result.o, r, expected_row.o);
     float plain_lse;
-    materialised_forward_row(p, in, row.b, row.h, row.i, plain.data(), &plain_lse);
-    append(&result.o, row, expected.o, plain.data(), out.o);
-    if (with_lse) append(&result.lse, row, {{expected.lse}, {expected.lse_unit}}, &plain_lse, out.softmax_lse);
-  }
+    materialised_forward_row(p, in, row.b, row.h, row.i, &result.o.plain[r * p.head_dim], &plain_lse);
+    if (!with_lse) return;
+    set_row(&result.lse, r, {{expected_row.lse}, {expected_row.lse_unit}});
+    result.lse.plain[r] = plain_lse;
+  });
   return result;
 }
 
@@ -400,14 +421,14 @@ std::string story(const TensorCheck& t, int columns) {
   return text;
 }
 
-void conclude(const Problem& p, CheckResult* result) {
+void conclude(const Problem& p, const std::string& reference, CheckResult* result) {
   result->verdict = worst_verdict(result->tensors);
   if (result->verdict == Verdict::pass) {
     std::string line;
     for (const TensorCheck& t : result->tensors)
       line += (line.empty() ? "" : "; ") + t.tensor + " max error " + short_number(t.max_error) + " (bound " +
               short_number(t.max_bound) + ")";
-    result->message = line + "; " + rows_text(result->tensors.front()) + " checked against fp64";
+    result->message = line + "; " + rows_text(result->tensors.front()) + " checked against " + reference;
     return;
   }
   for (const TensorCheck& t : result->tensors)
@@ -431,7 +452,7 @@ const char* verdict_name(Verdict verdict) {
 CheckResult check_forward(const Problem& p, const Inputs& in, const Outputs& out, uint64_t seed) {
   CheckResult result;
   add_forward(p, in, out, seed, &result);
-  conclude(p, &result);
+  conclude(p, "fp64", &result);
   return result;
 }
 
@@ -443,41 +464,46 @@ CheckResult check_backward(const Problem& p, const Inputs& in, const Outputs& ou
   require_size("dV", out.dv.size(), kv_elements(p));
   add_forward(p, in, out, seed, &result);
   if (worst_verdict(result.tensors) != Verdict::pass) {
-    conclude(p, &result);
+    conclude(p, "fp64", &result);
     result.message += "\ndQ, dK and dV weren't checked: they are made from O and LSE.";
     return result;
   }
 
   const ExpectedBackward expected(p, in, out.o, out.softmax_lse);
   const std::vector<float> row_d = materialised_row_d(p, in, out.o);
-  std::vector<float> plain(p.head_dim), plain2(p.head_dim);
 
+  const double dq_work = 2.0 * p.seqlen_k * p.head_dim;
   CheckedRows dq = new_rows(p, "dQ", p.dtype, p.heads, p.seqlen_q, p.head_dim);
-  std::vector<RowIndex> rows =
-      rows_to_check(p.batch, p.heads, p.seqlen_q, 2.0 * p.seqlen_k * p.head_dim, p.head_dim, seed);
+  std::vector<RowIndex> rows = rows_to_check(p.batch, p.heads, p.seqlen_q, dq_work, p.head_dim, seed);
   merge(&rows, conspicuous_rows(p, out.dq, false, false));
-  for (const RowIndex& row : rows) {
-    materialised_dq_row(p, in, out.softmax_lse, row_d, row.b, row.h, row.i, plain.data());
-    append(&dq, row, expected.dq_row(row.b, row.h, row.i), plain.data(), out.dq);
-  }
+  set_rows(&dq, rows, out.dq);
+  in_parallel(rows, dq_work, [&](size_t r) {
+    const RowIndex& row = rows[r];
+    set_row(&dq, r, expected.dq_row(row.b, row.h, row.i));
+    materialised_dq_row(p, in, out.softmax_lse, row_d, row.b, row.h, row.i, &dq.plain[r * p.head_dim]);
+  });
   add_tensor(p, in, out, &dq, &result);
 
+  const double dkv_work = 2.0 * group_size(p) * p.seqlen_q * p.head_dim;
   CheckedRows dk = new_rows(p, "dK", p.dtype, p.kv_heads, p.seqlen_k, p.head_dim);
   CheckedRows dv = new_rows(p, "dV", p.dtype, p.kv_heads, p.seqlen_k, p.head_dim);
-  rows =
-      rows_to_check(p.batch, p.kv_heads, p.seqlen_k, 2.0 * group_size(p) * p.seqlen_q * p.head_dim, p.head_dim, seed);
+  rows = rows_to_check(p.batch, p.kv_heads, p.seqlen_k, dkv_work, p.head_dim, seed);
   merge(&rows, conspicuous_rows(p, out.dk, false, true));
   merge(&rows, conspicuous_rows(p, out.dv, false, true));
-  for (const RowIndex& row : rows) {
+  set_rows(&dk, rows, out.dk);
+  set_rows(&dv, rows, out.dv);
+  in_parallel(rows, dkv_work, [&](size_t r) {
+    const RowIndex& row = rows[r];
     ExpectedRow expected_dk, expected_dv;
     expected.dkv_row(row.b, row.h, row.i, &expected_dk, &expected_dv);
-    materialised_dkv_row(p, in, out.softmax_lse, row_d, row.b, row.h, row.i, plain.data(), plain2.data());
-    append(&dk, row, expected_dk, plain.data(), out.dk);
-    append(&dv, row, expected_dv, plain2.data(), out.dv);
-  }
+    set_row(&dk, r, expected_dk);
+    set_row(&dv, r, expected_dv);
+    materialised_dkv_row(p, in, out.softmax_lse, row_d, row.b, row.h, row.i, &dk.plain[r * p.head_dim],
+                         &dv.plain[r * p.head_dim]);
+  });
   add_tensor(p, in, out, &dk, &result);
   add_tensor(p, in, out, &dv, &result);
-  conclude(p, &result);
+  conclude(p, "fp64", &result);
   return result;
 }
 
@@ -493,7 +519,7 @@ CheckResult check_expected(const Problem& p, const Inputs& in, const Outputs& ou
   }
   result.tensors.push_back(judge(&rows.o, reference, 1));  // the file's values were rounded as well
   if (result.tensors[0].verdict == Verdict::fail) result.tensors[0].pattern = find_pattern(p, in, out, rows.o);
-  conclude(p, &result);
+  conclude(p, "the expected file", &result);
   return result;
 }
 

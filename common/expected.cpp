@@ -57,13 +57,19 @@ void finish_units(double n, ExpectedRow* row) {
 
 }  // namespace
 
-ExpectedForward expected_forward_row(const Problem& p, const Inputs& in, int b, int h, int i) {
+ExpectedForward::ExpectedForward(const Problem& p, const Inputs& in)
+    : p_(p), in_(in), k_norm_(norms(in.k, p.head_dim)) {}
+
+ExpectedForwardRow ExpectedForward::row(int b, int h, int i) const {
+  const Problem& p = p_;
+  const Inputs& in = in_;
   const int d = p.head_dim;
   const int keys = visible_keys(p, i);
   const float* q = q_row(in.q.data(), p, b, h, i);
   const float* k = kv_row(in.k.data(), p, b, kv_head_of(p, h), 0);
   const float* v = kv_row(in.v.data(), p, b, kv_head_of(p, h), 0);
-  ExpectedForward row;
+  const double* k_norm = &k_norm_[kv_row_index(p, b, kv_head_of(p, h), 0)];
+  ExpectedForwardRow row;
   row.o.value.assign(d, 0.0);
   row.o.unit.assign(d, 0.0);
   row.lse = -std::numeric_limits<double>::infinity();
@@ -77,7 +83,7 @@ ExpectedForward expected_forward_row(const Problem& p, const Inputs& in, int b, 
     const float* k_j = k + size_t(j) * d;
     const double product = dot(q, k_j, d);
     probability[j] = p.softmax_scale * product;
-    score_error2[j] = square(p.softmax_scale) * dot_error2(d, q_norm, norm(k_j, d), product);
+    score_error2[j] = square(p.softmax_scale) * dot_error2(d, q_norm, k_norm[j], product);
     maximum = std::max(maximum, probability[j]);
   }
   for (int j = 0; j < keys; ++j) score_error2[j] += exp_error2(probability[j], maximum);
@@ -89,7 +95,7 @@ ExpectedForward expected_forward_row(const Problem& p, const Inputs& in, int b, 
   for (int j = 0; j < keys; ++j) add_scaled(row.o.value.data(), probability[j], v + size_t(j) * d, d);
   double lse_unit = summing_error2(keys, 1) + square(kUnitFp32 * row.lse);
   for (int j = 0; j < keys; ++j) {
-    if (probability[j] < 1e-30) continue;  // too little to be seen in any sum
+    if (probability[j] < 1e-12) continue;  // too little to be seen in any sum
     // A score's error moves the row towards v_j and away from O (the division by the sum); rounding P moves it by v_j.
     const double by_score = square(probability[j]) * score_error2[j];
     const double by_rounding =

@@ -23,12 +23,21 @@ struct ExpectedRow {
   std::vector<double> value, unit;  // [head_dim]
 };
 
-// Row (b, h, i) of O and its LSE (unit in lse_unit).
-struct ExpectedForward {
+// Row (b, h, i) of O and its LSE.
+struct ExpectedForwardRow {
   ExpectedRow o;
   double lse, lse_unit;
 };
-ExpectedForward expected_forward_row(const Problem&, const Inputs&, int b, int h, int i);
+class ExpectedForward {
+ public:
+  ExpectedForward(const Problem&, const Inputs&);
+  ExpectedForwardRow row(int b, int h, int i) const;
+
+ private:
+  const Problem& p_;
+  const Inputs& in_;
+  std::vector<double> k_norm_;
+};
 
 // Gradients, as a function of O and LSE as the run under test computed them (checked by themselves): what the backward
 // step was given is what it answers for.

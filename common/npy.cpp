@@ -50,7 +50,7 @@ class HeaderParser {
       const std::string key = string_literal();
       expect(':');
       if (key == "descr" && !has_descr_) {
-        if (peek() != '\'' && peek() != '"')
+        if (peek() == '[' || peek() == '(')
           refuse(path_, "expected one plain number type ('<f4', '<f2' or '<u2'), found a structured descr.");
         array_.descr = string_literal();
         has_descr_ = true;

@@ -11,7 +11,9 @@ namespace flash {
 namespace {
 
 const float kInfinity = std::numeric_limits<float>::infinity();
-const float kNaN = unpack(Dtype::fp32, {0xff, 0xff, 0xff, 0xff})[0];  // as outputs are before a run
+
+// What outputs hold before a run: bytes of 0xFF, a NaN.
+float unwritten(Dtype dtype) { return unpack(dtype, std::vector<unsigned char>(dtype_bytes(dtype), 0xff))[0]; }
 const float kLog2e = 1.44269504f;
 
 float toy_dot(DotOrder order, const float* a, const float* b, int n) {
@@ -70,7 +72,8 @@ void forward_row(const Problem& p, const Inputs& in, const ForwardVariant& varia
   const float* v = kv_row((fault == Fault::swapped_kv ? in.k : in.v).data(), p, b, kv_head, 0);
   const float scale = fault == Fault::no_scale ? 1.0f : p.softmax_scale;
   int keys = visible_keys(p, i);
-  if (p.causal && fault == Fault::causal_one_more) keys = std::min(p.seqlen_k, keys + 1);
+  if (p.causal && fault == Fault::causal_one_more)
+    keys = std::max(0, std::min(p.seqlen_k, i + p.seqlen_k - p.seqlen_q + 2));
   if (p.causal && fault == Fault::causal_one_less) keys = std::max(0, keys - 1);
   if (p.causal && fault == Fault::causal_top_left) keys = std::min(p.seqlen_k, i + 1);
   if (fault == Fault::causal_ignored) keys = p.seqlen_k;
@@ -115,8 +118,8 @@ void forward_row(const Problem& p, const Inputs& in, const ForwardVariant& varia
 }  // namespace
 
 void toy_forward(const Problem& p, const Inputs& in, const ForwardVariant& variant, Outputs* out) {
-  out->o.assign(q_elements(p), kNaN);
-  out->softmax_lse.assign(q_rows(p), kNaN);
+  out->o.assign(q_elements(p), unwritten(p.dtype));
+  out->softmax_lse.assign(q_rows(p), unwritten(Dtype::fp32));
   if (variant.fault == Fault::constant || variant.fault == Fault::zeros) {
     out->o.assign(q_elements(p), variant.fault == Fault::zeros ? 0.0f : 0.125f);
     out->softmax_lse.assign(q_rows(p), variant.fault == Fault::zeros ? 0.0f : 4.0f);
@@ -196,7 +199,7 @@ void toy_backward(const Problem& p, const Inputs& in, const BackwardVariant& var
   if (fault == BackwardFault::unwritten_tail_keys) {
     for (int j = p.seqlen_k / variant.tile_n * variant.tile_n; j < p.seqlen_k; ++j)
       for (int b = 0; b < p.batch; ++b)
-        for (int h = 0; h < p.kv_heads; ++h) std::fill_n(kv_row(dk.data(), p, b, h, j), d, kNaN);
+        for (int h = 0; h < p.kv_heads; ++h) std::fill_n(kv_row(dk.data(), p, b, h, j), d, unwritten(p.dtype));
   }
   out->dq = dq;
   out->dk = dk;
