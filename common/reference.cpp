@@ -93,43 +93,4 @@ ReferenceBackward reference_backward(const Problem& p, const Inputs& in) {
   return grad;
 }
 
-std::vector<double> reference_dq_row(const Problem& p, const Inputs& in, const std::vector<float>& o,
-                                     const std::vector<float>& softmax_lse, int b, int h, int i) {
-  const int d = p.head_dim;
-  const int kv_head = kv_head_of(p, h);
-  const float* q = q_row(in.q.data(), p, b, h, i);
-  const float* d_o = q_row(in.d_o.data(), p, b, h, i);
-  const double lse = softmax_lse[q_row_index(p, b, h, i)];
-  const double row_d = dot(d_o, q_row(o.data(), p, b, h, i), d);
-  std::vector<double> dq(d, 0.0);
-  for (int j = 0; j < visible_keys(p, i); ++j) {
-    const float* k = kv_row(in.k.data(), p, b, kv_head, j);
-    const double probability = std::exp(p.softmax_scale * dot(q, k, d) - lse);
-    const double dp = dot(d_o, kv_row(in.v.data(), p, b, kv_head, j), d);
-    add_scaled(dq.data(), p.softmax_scale * probability * (dp - row_d), k, d);
-  }
-  return dq;
-}
-
-ReferenceKeyRow reference_dkv_row(const Problem& p, const Inputs& in, const std::vector<float>& o,
-                                  const std::vector<float>& softmax_lse, int b, int kv_head, int j) {
-  const int d = p.head_dim;
-  const float* k = kv_row(in.k.data(), p, b, kv_head, j);
-  const float* v = kv_row(in.v.data(), p, b, kv_head, j);
-  ReferenceKeyRow row;
-  row.dk.assign(d, 0.0);
-  row.dv.assign(d, 0.0);
-  for (int h = kv_head * group_size(p); h < (kv_head + 1) * group_size(p); ++h) {
-    for (int i = first_query(p, j); i < p.seqlen_q; ++i) {
-      const float* q = q_row(in.q.data(), p, b, h, i);
-      const float* d_o = q_row(in.d_o.data(), p, b, h, i);
-      const double probability = std::exp(p.softmax_scale * dot(q, k, d) - softmax_lse[q_row_index(p, b, h, i)]);
-      const double ds = probability * (dot(d_o, v, d) - dot(d_o, q_row(o.data(), p, b, h, i), d));
-      add_scaled(row.dv.data(), probability, d_o, d);
-      add_scaled(row.dk.data(), p.softmax_scale * ds, q, d);
-    }
-  }
-  return row;
-}
-
 }  // namespace flash

@@ -23,17 +23,8 @@ ReferenceForward reference_forward(const Problem&, const Inputs&);
 struct ReferenceBackward {
   std::vector<double> dq, dk, dv;
 };
-// The whole backward (FlashAttention-2, section 2.2), from inputs alone.
+// The backward (FlashAttention-2, section 2.2), from inputs alone. The checker's rows, which start from the run's own O
+// and LSE, are in expected.h.
 ReferenceBackward reference_backward(const Problem&, const Inputs&);
-
-// Rows of the gradients on their own, for problems too large for all of them. They take O and LSE as the run under
-// test computed them (rows of which are checked by themselves): `o` and `softmax_lse` shaped as in attention.h.
-std::vector<double> reference_dq_row(const Problem&, const Inputs&, const std::vector<float>& o,
-                                     const std::vector<float>& softmax_lse, int b, int h, int i);
-struct ReferenceKeyRow {
-  std::vector<double> dk, dv;  // [head_dim] of key/value row (b, kv_head, j)
-};
-ReferenceKeyRow reference_dkv_row(const Problem&, const Inputs&, const std::vector<float>& o,
-                                  const std::vector<float>& softmax_lse, int b, int kv_head, int j);
 
 }  // namespace flash
