@@ -51,14 +51,14 @@ EMU_INLINE float half_float(unsigned short bits) {
 
 struct __half {
   unsigned short bits;
-  __half() = default;
+  EMU_INLINE constexpr __half() : bits() {}
   EMU_INLINE __half(float value) : bits(flash::emu::half_bits(value)) {}
   EMU_INLINE operator float() const { return flash::emu::half_float(bits); }
 };
 
 struct __nv_bfloat16 {
   unsigned short bits;
-  __nv_bfloat16() = default;
+  EMU_INLINE constexpr __nv_bfloat16() : bits() {}
   EMU_INLINE __nv_bfloat16(float value) : bits(flash::emu::bf16_bits(value)) {}
   EMU_INLINE operator float() const { return flash::emu::bf16_float(bits); }
 };

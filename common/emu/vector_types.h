@@ -13,9 +13,9 @@ using Word16 __attribute__((may_alias, vector_size(16))) = float;
 
 }  // namespace flash::emu
 
-// A default constructor that does nothing (shared arrays must be trivial) and a copy through one word.
+// The copy through one word. (The default constructors below are constexpr: arrays in shared memory, thread_local here,
+// must need no code at their first use.)
 #define EMU_COPY_AS_WORD(Type, Word)                                                                              \
-  Type() = default;                                                                                               \
   EMU_INLINE Type(const Type& other) { *reinterpret_cast<Word*>(this) = *reinterpret_cast<const Word*>(&other); } \
   EMU_INLINE Type& operator=(const Type& other) {                                                                 \
     *reinterpret_cast<Word*>(this) = *reinterpret_cast<const Word*>(&other);                                      \
@@ -25,6 +25,7 @@ using Word16 __attribute__((may_alias, vector_size(16))) = float;
 #define EMU_VECTOR2(Type, Element, Word)                  \
   struct alignas(sizeof(Word)) Type {                     \
     Element x, y;                                         \
+    EMU_INLINE constexpr Type() : x(), y() {}             \
     EMU_COPY_AS_WORD(Type, Word)                          \
     EMU_INLINE Type(Element x, Element y) : x(x), y(y) {} \
   };                                                      \
@@ -33,6 +34,7 @@ using Word16 __attribute__((may_alias, vector_size(16))) = float;
 #define EMU_VECTOR4(Type, Element, Word)                                                    \
   struct alignas(sizeof(Word)) Type {                                                       \
     Element x, y, z, w;                                                                     \
+    EMU_INLINE constexpr Type() : x(), y(), z(), w() {}                                     \
     EMU_COPY_AS_WORD(Type, Word)                                                            \
     EMU_INLINE Type(Element x, Element y, Element z, Element w) : x(x), y(y), z(z), w(w) {} \
   };                                                                                        \

@@ -47,6 +47,8 @@ __global__ void indices_kernel(int* out) {
   out[block * threads + thread] = thread + 1000 * block;
 }
 
+}  // namespace
+
 TEST_CASE("every thread of every block runs once and knows its place") {
   const dim3 grid(3, 2, 4), block(5, 7, 2);
   const int blocks = 24, threads = 70;
@@ -57,6 +59,8 @@ TEST_CASE("every thread of every block runs once and knows its place") {
     for (int t = 0; t < threads; ++t) CHECK(got[size_t(b * threads + t)] == t + 1000 * b);
   }
 }
+
+namespace {
 
 // ---- shared memory and barriers -------------------------------------------------------------------------------------
 
@@ -71,6 +75,8 @@ __global__ void transpose_kernel(const float* in, float* out) {
   __syncthreads();  // and so is the copy
   out[t] = copy[kRows * kCols - 1 - t];
 }
+
+}  // namespace
 
 TEST_CASE("static and dynamic shared memory, also in templates") {
   DeviceBuffer in("in", 128 * sizeof(float)), out("out", 128 * sizeof(float));
@@ -89,6 +95,8 @@ TEST_CASE("static and dynamic shared memory, also in templates") {
   run(transpose_kernel<32, 4>, 32, 4);
 }
 
+namespace {
+
 __global__ void scan_kernel(int* values) {  // sums of all values up to each, by doubling
   int* const sums = dynamic_shared<int>();
   const int t = threadIdx.x;
@@ -102,6 +110,8 @@ __global__ void scan_kernel(int* values) {  // sums of all values up to each, by
   values[t] = sums[t];
 }
 
+}  // namespace
+
 TEST_CASE("barriers in a loop, in blocks of 1 to 1024 threads") {
   for (int threads : {1, 31, 32, 33, 257, 1024}) {
     DeviceBuffer values("values", size_t(threads) * sizeof(int));
@@ -111,6 +121,8 @@ TEST_CASE("barriers in a loop, in blocks of 1 to 1024 threads") {
     for (int t = 0; t < threads; ++t) CHECK(got[size_t(t)] == 3 * (t + 1));
   }
 }
+
+namespace {
 
 __global__ void early_return_kernel(int* out, int live) {
   __shared__ int sum;
@@ -123,6 +135,8 @@ __global__ void early_return_kernel(int* out, int live) {
   out[t] = sum;
 }
 
+}  // namespace
+
 TEST_CASE("threads that have returned count as arrived at a barrier") {
   DeviceBuffer out("out", 96 * sizeof(int));
   launch(early_return_kernel, 1, 96, 0, nullptr, pointer<int>(out), 40);
@@ -130,6 +144,8 @@ TEST_CASE("threads that have returned count as arrived at a barrier") {
   for (int t = 0; t < 40; ++t) CHECK(got[size_t(t)] == 40 * 39 / 2);
   CHECK(got[40] == -1);  // 0xff bytes, as DeviceBuffer fills
 }
+
+namespace {
 
 __global__ void barrier_votes_kernel(int* out) {
   const int t = threadIdx.x;
@@ -141,11 +157,15 @@ __global__ void barrier_votes_kernel(int* out) {
   out[t] = count + 100 * (all != 0) + 200 * (not_all != 0) + 400 * (any != 0) + 800 * (none != 0);
 }
 
+}  // namespace
+
 TEST_CASE("barriers that vote") {
   DeviceBuffer out("out", 64 * sizeof(int));
   launch(barrier_votes_kernel, 1, 64, 0, nullptr, pointer<int>(out));
   for (int value : download<int>(out)) CHECK(value == 22 + 100 + 400);
 }
+
+namespace {
 
 __global__ void warp_barrier_kernel(int* out) {
   __shared__ int values[32];
@@ -161,6 +181,8 @@ __global__ void warp_barrier_kernel(int* out) {
   __syncwarp();
 }
 
+}  // namespace
+
 TEST_CASE("__syncwarp of halves and of the whole warp") {
   DeviceBuffer out("out", 32 * sizeof(int));
   launch(warp_barrier_kernel, 1, 32, 0, nullptr, pointer<int>(out));
@@ -170,6 +192,8 @@ TEST_CASE("__syncwarp of halves and of the whole warp") {
     CHECK(got[size_t(lane)] == other * other);
   }
 }
+
+namespace {
 
 // ---- shuffles and votes ---------------------------------------------------------------------------------------------
 
@@ -212,12 +236,16 @@ void check_shuffles() {
   }
 }
 
+}  // namespace
+
 TEST_CASE("shuffles of every kind and width, of 32 and 64 bits") {
   check_shuffles<int>();
   check_shuffles<float>();
   check_shuffles<double>();
   check_shuffles<unsigned long long>();
 }
+
+namespace {
 
 __global__ void partial_mask_kernel(float* out) {
   const int lane = threadIdx.x;
@@ -228,12 +256,16 @@ __global__ void partial_mask_kernel(float* out) {
   out[lane] = sum;
 }
 
+}  // namespace
+
 TEST_CASE("a shuffle among some lanes of a warp") {
   DeviceBuffer out("out", 32 * sizeof(float));
   launch(partial_mask_kernel, 1, 32, 0, nullptr, pointer<float>(out));
   const std::vector<float> got = download<float>(out);
   for (int lane = 0; lane < 32; ++lane) CHECK(got[size_t(lane)] == (lane >= 8 && lane < 16 ? 92.0f : float(lane)));
 }
+
+namespace {
 
 __global__ void votes_kernel(unsigned* out) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -246,6 +278,8 @@ __global__ void votes_kernel(unsigned* out) {
   mine[5] = lane < 4 ? __ballot_sync(0xfu, lane != 2) : 0;
 }
 
+}  // namespace
+
 TEST_CASE("votes") {
   DeviceBuffer out("out", 64 * 6 * sizeof(unsigned));
   launch(votes_kernel, 1, 64, 0, nullptr, pointer<unsigned>(out));
@@ -257,6 +291,8 @@ TEST_CASE("votes") {
     CHECK(mine[5] == (t % 32 < 4 ? 0xbu : 0u));
   }
 }
+
+namespace {
 
 // ---- atomics --------------------------------------------------------------------------------------------------------
 
@@ -284,6 +320,8 @@ __global__ void atomics_kernel(AtomicResults* r) {
   } while (seen != expected);
 }
 
+}  // namespace
+
 TEST_CASE("atomics over blocks") {
   DeviceBuffer results("results", sizeof(AtomicResults));
   AtomicResults start = {};
@@ -307,12 +345,16 @@ TEST_CASE("atomics over blocks") {
   CHECK(got.cas == 256);
 }
 
+namespace {
+
 __global__ void atomic_results_kernel(int* values, int* old) {
   old[0] = atomicAdd(&values[0], 5);
   old[1] = atomicExch(&values[1], 6);
   old[2] = atomicCAS(&values[2], 3, 7);
   old[3] = atomicCAS(&values[3], 3, 7);
 }
+
+}  // namespace
 
 TEST_CASE("atomics return what was there") {
   DeviceBuffer values("values", 4 * sizeof(int)), old("old", 4 * sizeof(int));
@@ -321,6 +363,8 @@ TEST_CASE("atomics return what was there") {
   CHECK(download<int>(old) == std::vector<int>{1, 2, 3, 4});
   CHECK(download<int>(values) == std::vector<int>{6, 6, 7, 4});
 }
+
+namespace {
 
 // ---- vector types and 16-bit floats ---------------------------------------------------------------------------------
 
@@ -338,6 +382,8 @@ __global__ void vectors_kernel(const float4* in, float4* out, float2* pairs, int
   four.y = -four.y;
   integers[t] = four;
 }
+
+}  // namespace
 
 TEST_CASE("vector types") {
   DeviceBuffer in("in", 32 * 16), out("out", 32 * 16), pairs("pairs", 32 * 8), integers("integers", 32 * 16);
@@ -364,6 +410,8 @@ TEST_CASE("vector types") {
   CHECK(sizeof(__half2) == 4);
   CHECK(alignof(__nv_bfloat162) == 4);
 }
+
+namespace {
 
 __global__ void narrow_kernel(const float* in, __half* halves, __nv_bfloat16* brains, __half2* half_pairs,
                               __nv_bfloat162* brain_pairs, int n) {
@@ -416,6 +464,8 @@ std::vector<float> awkward_floats() {
   return values;
 }
 
+}  // namespace
+
 TEST_CASE("float to half and bfloat16 rounds as the host's does") {
   const std::vector<float> values = awkward_floats();
   const size_t n = values.size();
@@ -454,6 +504,8 @@ TEST_CASE("half and bfloat16 to float, every bit pattern") {
   CHECK(wrong == 0);
 }
 
+namespace {
+
 __global__ void half_arithmetic_kernel(float* out) {
   const __half a = __float2half(1.5f), b = __float2half(0.0009765625f);
   const __nv_bfloat16 c = __float2bfloat16(1.5f), d = __float2bfloat16(0.00390625f);
@@ -470,12 +522,16 @@ __global__ void half_arithmetic_kernel(float* out) {
   out[8] = g.y;
 }
 
+}  // namespace
+
 TEST_CASE("arithmetic of half and bfloat16 rounds once") {
   DeviceBuffer out("out", 9 * sizeof(float));
   launch(half_arithmetic_kernel, 1, 1, 0, nullptr, pointer<float>(out));
   const std::vector<float> got = download<float>(out);
   CHECK(got == std::vector<float>{1.5009765625f, 2.25f, 2.25f, 1.5f, 2.25f, 1.25f, 2.5f, 3.0f, -1.0f});
 }
+
+namespace {
 
 // ---- maths ----------------------------------------------------------------------------------------------------------
 
@@ -501,6 +557,8 @@ __global__ void maths_kernel(float* out, int* integers) {
   integers[6] = int(max(1u, 0xffffffffu) == 0xffffffffu);
 }
 
+}  // namespace
+
 TEST_CASE("device maths") {
   DeviceBuffer out("out", 12 * sizeof(float)), integers("integers", 7 * sizeof(int));
   launch(maths_kernel, 1, 1, 0, nullptr, pointer<float>(out), pointer<int>(integers));
@@ -510,5 +568,3 @@ TEST_CASE("device maths") {
   const int smallest = std::numeric_limits<int>::min();
   CHECK(download<int>(integers) == std::vector<int>{smallest, -4, 8, 9, 31, 32, 1});
 }
-
-}  // namespace
