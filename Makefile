@@ -16,7 +16,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory -j$(CPUS)
 
 # ---------------------------------------------------------------------------------------------- what the user types
 
-TARGETS := help step list test cuda sanitize diff format format-check clean ladder bench \
+TARGETS := help step list test cuda sanitize calibrate diff format format-check clean ladder bench probe \
   exercises exercise check hint solution watch grade test-exercises
 WITH_WORDS := step test diff exercise check hint solution watch test-exercises                                            # `make step 2`: the 2 is not a target
 ifneq ($(filter $(firstword $(MAKECMDGOALS)),$(WITH_WORDS)),)
@@ -164,6 +164,15 @@ endef
 $(call all_programs,$(EMU),$(EMU_BACKEND),$(CXX) -pthread,$(KERNEL_TESTS))
 $(call all_programs,$(FAST),$(EMU_BACKEND),$(CXX) -pthread,$(KERNEL_TESTS))
 $(if $(NVCC),$(call all_programs,$(CUDA),$(CUDA_BACKEND),$(NVCC),$(CUDA_TESTS)))
+# common/emu/calibrate: the watcher's own test kernels, for Nsight Compute and compute-sanitizer.
+CALIBRATE := $(call host_objects,common/emu/calibrate/kernels.cpp) $(HARNESS)
+# $1 folder, $2 back end's objects, $3 linker
+define calibrate_program
+$1/kernels: $(CALIBRATE) $2 $1/common/tests/watch_kernels.o
+	$3 $$^ -o $$@
+endef
+$(eval $(call calibrate_program,$(EMU),$(EMU_BACKEND),$(CXX) -pthread))
+$(if $(NVCC),$(eval $(call calibrate_program,$(CUDA),$(CUDA_BACKEND),$(NVCC))))
 $(HOST)/common/tests/common.test: $(TEST_MAIN) $(HARNESS) $(EMU_BACKEND) $(COMMON_TESTS)
 	$(CXX) -pthread $^ -o $@ $(CATCH_LIB)
 
@@ -234,6 +243,11 @@ sanitize: $(if $(filter cuda,$(BACKEND)),$(LANDINGS:%=$(CUDA)/%.run))
 	$(if $(filter cuda,$(BACKEND)),,echo 'make sanitize needs nvcc and a GPU; on the CPU back end every ./run looks for races and bad accesses.' >&2; exit 2)
 	sh common/make/sanitize.sh $^
 
+# The CPU back end's counts and faults beside Nsight Compute's and compute-sanitizer's. CALIBRATE_PARTS="patterns steps faults"
+calibrate: $(EMU)/kernels $(LANDINGS:%=$(EMU)/%.run) $(if $(filter cuda,$(BACKEND)),$(CUDA)/kernels $(LANDINGS:%=$(CUDA)/%.run))
+	$(if $(filter cuda,$(BACKEND)),,echo 'make calibrate needs nvcc, a GPU, ncu and compute-sanitizer.' >&2; exit 2)
+	python3 common/emu/calibrate/calibrate.py $(EMU) $(CUDA) $(CALIBRATE_PARTS)
+
 # ------------------------------------------------------------------------------------------------ bench, exercises
 
 # Every step on this machine: times on a GPU, counts on the CPU back end.
@@ -242,6 +256,9 @@ ladder: $(LANDINGS:%=$(DIR)/%.run)
 # BENCH="--seqlens 1024,4096 --reps 3 --peers": see common/bench/bench.py.
 bench: $(LANDINGS:%=$(DIR)/%.run)
 	python3 common/bench/bench.py $^ $(BENCH)
+# Latencies and bandwidths of this GPU's memories, for docs/memory_hierarchy.md.
+probe: $(if $(filter cuda,$(BACKEND)),$(CUDA)/common/bench/memory_probe.o)
+	$(if $(filter cuda,$(BACKEND)),$(NVCC) $< -o $(CUDA)/memory_probe && $(CUDA)/memory_probe,echo 'make probe measures a GPU, and needs one and nvcc.' >&2; exit 2)
 
 # The classroom: common/exercises/exercise.py.
 EXERCISE = FORCE="$(FORCE)" python3 common/exercises/exercise.py
@@ -296,6 +313,8 @@ Flash Ladder: attention kernels that become fast, one idea a step.
 
   make ladder         every step on this machine in one table: times on a GPU, counts without one
   make bench          time every step on this GPU into bench.csv; BENCH="--help" lists what it takes
+
+  make probe          latencies and bandwidths of this GPU's memories
 
   make exercises      broken kernels to repair; make exercise 3x2 begins one, make check judges it
                       (make hint, make solution, make watch; make grade SUBMISSIONS=dir for a teacher)
