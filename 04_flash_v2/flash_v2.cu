@@ -205,11 +205,11 @@ __device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const Pro
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
     if (row >= problem.seqlen_q) break;
-    const float inverse = rows.l[i] > 0.f ? 1.f / rows.l[i] : 0.f;
+    const float l = rows.l[i] > 0.f ? rows.l[i] : 1.f;
     for (int c = 0; c < kHeadDim / kLanesN; c += 4) {
       const float* from = &rows.o[i][c];
       o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()] =
-          make_float4(from[0] * inverse, from[1] * inverse, from[2] * inverse, from[3] * inverse);
+          make_float4(from[0] / l, from[1] / l, from[2] / l, from[3] / l);
     }
     if (lane_tx() == 0) softmax_lse[row] = rows.m[i] * problem.softmax_scale + logf(rows.l[i]);
   }
