@@ -1,12 +1,11 @@
-// Step 05.3, pipeline: the loops of 05.2, arranged so that the tensor cores rarely wait.
+// 05.3 pipeline: the loops of 05.2, arranged so that the tensor cores seldom wait.
 //
-// Idea: cp.async copies the next K and V tile into a second pair of buffers while this one is multiplied, so a tile costs
-// one barrier; a warp owns 32 query rows, two m16 tiles that share every K and V fragment it loads; O is rescaled only when
-// a row's maximum has grown by more than 2^8, which one warp vote finds out; causal blocks start with the longest.
-//
-// Traffic: as 04: Q, O and LSE once, K and V once a query tile. The copies read exactly the rows that exist.
-// Limits: fp16 and bf16, head_dim 64 and 128, compute capability 8.0 on (cp.async, m16n8k16); shared memory 64 and 96 KB,
-// below the 99 KB of a consumer card. No spills: two blocks of 128 threads fill an SM's registers with 255 a thread.
+// Idea: cp.async copies the next tiles of K and V into a second pair of buffers while these are multiplied, so a key tile
+//   costs one barrier. A warp owns 32 query rows, two m16 tiles, that share every fragment of K and V it loads. O is
+//   rescaled only when a row's maximum has grown by more than 2^8, and one vote of the warp finds that out.
+// Global memory: as 05.2: Q once, K and V once a query tile, O and softmax_lse once.
+// Limits: fp16 and bf16, head_dim 64 or 128, compute capability 8.0. 64 and 96 KB of shared memory, which a consumer card
+//   has too. Two blocks of 128 threads fill the registers of an SM, 255 a thread, and none is spilled.
 #include <algorithm>
 #include <cmath>
 
@@ -16,157 +15,137 @@
 
 namespace {
 
-#ifdef TILE_M  // make step 5.3 TILE=64x32
-template <int kHeadDim>
-constexpr int kBlockMOf = TILE_M;
-template <int kHeadDim>
-constexpr int kBlockNOf = TILE_N;
+using flash::Problem;
+
+constexpr const char* kName = "05_tensor_core/3_pipeline";
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Query rows and keys a tile. As many keys as the registers for S allow beside those for O.
+#ifdef TILE_M
+constexpr int kBlockM = TILE_M;
+__host__ __device__ constexpr int block_n(int) { return TILE_N; }
 #else
-template <int kHeadDim>
-constexpr int kBlockMOf = 128;  // query rows a block: 4 warps of 32
-template <int kHeadDim>
-constexpr int kBlockNOf = kHeadDim == 64 ? 96 : 64;  // keys a tile: as many as the registers for S allow
+constexpr int kBlockM = 128;
+__host__ __device__ constexpr int block_n(int head_dim) { return head_dim == 64 ? 96 : 64; }
 #endif
+constexpr int kWarpRows = 32;
+constexpr int kThreads = kBlockM / kWarpRows * kWarpSize;
+constexpr int kBuffers = 2;  // of K, and of V
+static_assert(kBlockM % kWarpRows == 0, "TILE=MxN: M must be a multiple of 32: a warp owns 32 query rows");
+static_assert(kThreads <= 256, "TILE=MxN: M must be at most 256: 8 warps with 255 registers a thread fill an SM");
+static_assert(block_n(128) % 16 == 0, "TILE=MxN: N must be a multiple of 16: an mma of P V takes 16 keys");
+static_assert(block_n(64) * 64 % (kThreads * 8) == 0 && block_n(128) * 128 % (kThreads * 8) == 0,
+              "TILE=MxN: N must be a multiple of M / 8: the threads copy that many rows at a time, 16 bytes each");
 
-constexpr int kRowsPerWarp = 32;
-template <int kHeadDim>
-constexpr int kThreadsOf = kBlockMOf<kHeadDim> / kRowsPerWarp* kWarpSize;
-constexpr int kBuffers = 2;            // of K and of V each
-constexpr float kLog2e = 1.44269504f;  // e^x = 2^(x log2 e): the hardware has exp2
-constexpr float kLn2 = 0.69314718f;
-constexpr float kRescaleAbove = 8.0f;  // P may grow to 2^8 before the maximum it is relative to is moved
-constexpr float kLowest = -3.0e38f;    // where maxima start: finite, so that no -inf - -inf can arise
-constexpr float kMinusInfinity = -INFINITY;
+__host__ __device__ constexpr int shared_bytes(int head_dim) {
+  return (kBlockM + 2 * kBuffers * block_n(head_dim)) * head_dim * 2;
+}
 
-// Where 16-byte chunk `chunk` of row `row` lies in a shared tile, in elements: the low three bits of the chunk's number
-// are xored with the row's, so that the 8 rows of an 8 x 8 matrix fall into 8 different columns of the 128-byte line.
-// For a row that is fixed, chunk 2k + h of it lies at swizzle(row, h) ^ 16k: one xor a step in the loops below.
+constexpr float kRescaleAbove = 8.f;  // in the exponent: P may grow to 2^8 before the maximum it refers to moves
+constexpr float kLowest = -3e38f;     // where maxima start: finite, so that no -inf - -inf can arise
+
+// Where 16-byte chunk `chunk` of row `row` lies in a tile, in elements. In one row, swizzle(row, 2 k + h) is
+// swizzle(row, h) ^ 16 k for h of 0 or 1: a lane moves on to its next fragment with one xor.
 template <int kHeadDim>
 __device__ __forceinline__ int swizzle(int row, int chunk) {
-  return row * kHeadDim + (chunk ^ (row % 8)) * 8;
+  return row * kHeadDim + (chunk ^ row % 8) * 8;
 }
 
-// Copies rows first_row .. of a [rows, kHeadDim] matrix to a swizzled tile; rows from `limit` on are filled with zeros.
-template <int kRows, int kHeadDim, int kThreads, class Element>
-__device__ __forceinline__ void copy_ragged_tile(Element* tile, const Element* matrix, int first_row, int limit) {
-  constexpr int kChunks = kHeadDim / 8, kRowsPerPass = kThreads / kChunks;
-  const int row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
+// Starts to copy rows first_row … first_row + kRows - 1 of a [seqlen, kHeadDim] matrix to shared memory, zeros for rows
+// past its end.
+template <int kHeadDim, int kRows, class Element>
+__device__ __forceinline__ void copy_ragged_tile(Element* tile, const Element* matrix, int first_row, int seqlen) {
 #pragma unroll
-  for (int pass = 0; pass < kRows; pass += kRowsPerPass) {
-    const int r = pass + row;
-    const bool exists = first_row + r < limit;
-    const Element* from = matrix + (exists ? size_t(first_row + r) * kHeadDim + chunk * 8 : 0);
-    cp_async<16>(tile + swizzle<kHeadDim>(r, chunk), from, exists);
+  for (int i = 0; i < kRows * kHeadDim / 8; i += kThreads) {
+    const int row = (i + threadIdx.x) / (kHeadDim / 8), chunk = (i + threadIdx.x) % (kHeadDim / 8);
+    const bool exists = first_row + row < seqlen;
+    const Element* from = matrix + (exists ? size_t(first_row + row) * kHeadDim + chunk * 8 : 0);
+    cp_async<16>(&tile[swizzle<kHeadDim>(row, chunk)], from, exists);
   }
 }
 
-// A block computes kBlockM rows of O of one head. Tiles in shared memory, swizzled: Q, then kBuffers of K, then of V.
-template <class Element, int kHeadDim, bool kCausal>
-__global__ void __launch_bounds__(kThreadsOf<kHeadDim>, 256 / kThreadsOf<kHeadDim>)
-    pipeline_kernel(const Element* __restrict__ q, const Element* __restrict__ k, const Element* __restrict__ v,
-                    Element* __restrict__ o, float* __restrict__ softmax_lse, int heads, int kv_heads, int seqlen_q,
-                    int seqlen_k, float softmax_scale_log2) {
-  constexpr int kBlockM = kBlockMOf<kHeadDim>, kBlockN = kBlockNOf<kHeadDim>;
-  constexpr int kThreads = kThreadsOf<kHeadDim>;
-  constexpr int kMmaM = kRowsPerWarp / 16;  // m16 tiles of rows a warp
-  constexpr int kMmaN = kBlockN / 8;        // n8 tiles of keys in S; two of them are one k16 step of P V
-  constexpr int kMmaK = kHeadDim / 16;      // k16 steps of Q K^T
-  constexpr int kMmaD = kHeadDim / 8;       // n8 tiles of columns in O
-  constexpr int kTile = kBlockN * kHeadDim;
-  constexpr int kChunks = kHeadDim / 8, kRowsPerPass = kThreads / kChunks;
-  // 64 x 2 bytes of a row of Q fit into registers beside S and O (32 registers a thread); 128 don't and are read again.
-  constexpr bool kKeepQ = kHeadDim == 64;
-  static_assert(kBlockM % kRowsPerWarp == 0, "TILE: a warp owns 32 query rows, so kBlockM is a multiple of 32");
-  static_assert(kBlockN % 16 == 0, "TILE: P V takes 16 keys a step, so kBlockN is a multiple of 16");
-  static_assert(
-      kBlockN % kRowsPerPass == 0,
-      "TILE: the block's threads copy 2 * kBlockM / head_dim * 4 rows at a time, so kBlockN is a multiple of that");
-
-  Element* const q_tile = dynamic_shared<Element>();
-  Element* const k_tiles = q_tile + kBlockM * kHeadDim;
-  Element* const v_tiles = k_tiles + kBuffers * kTile;
-  const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
-
-  // Full: the tiles of a head run side by side and share its K and V in L2. Causal: a tile's work grows with its rows,
-  // so all heads' longest tiles start first and the short ones fill the gaps at the end.
-  const int tiles_m = ceil_div(seqlen_q, kBlockM), batch_heads = gridDim.x / tiles_m;
-  const int tile_m = kCausal ? tiles_m - 1 - blockIdx.x / batch_heads : blockIdx.x % tiles_m;
-  const int batch_head = kCausal ? blockIdx.x % batch_heads : blockIdx.x / tiles_m;
-  const int first_row = tile_m * kBlockM, warp_row = first_row + warp * kRowsPerWarp;
-  const int diagonal = seqlen_k - seqlen_q;  // causal: row i sees the keys j <= i + diagonal
-  const size_t kv_head = size_t(batch_head / heads) * kv_heads + batch_head % heads / (heads / kv_heads);
-  q += size_t(batch_head) * seqlen_q * kHeadDim;
-  o += size_t(batch_head) * seqlen_q * kHeadDim;
-  softmax_lse += size_t(batch_head) * seqlen_q;
-  k += kv_head * seqlen_k * kHeadDim;
-  v += kv_head * seqlen_k * kHeadDim;
-  const int keys = kCausal ? min(seqlen_k, max(0, min(first_row + kBlockM, seqlen_q) + diagonal)) : seqlen_k;
-  const int tiles_n = ceil_div(keys, kBlockN);
-
-  // Row i = 0, 1 of m tile m: warp_row + 16 m + 8 i + lane / 4. Maxima are in units of the exponent, base 2, and may lag
-  // behind the true ones by kRescaleAbove; sums are of this lane's own columns until the end.
-  float o_acc[kMmaM][kMmaD][4] = {};
-  float row_max[kMmaM][2], row_sum[kMmaM][2];
-  for (int m = 0; m < kMmaM; ++m) {
-    for (int i = 0; i < 2; ++i) row_max[m][i] = kLowest, row_sum[m][i] = 0.0f;
+// How many key tiles a query tile sees: all, or when causal those up to its last row's diagonal.
+__host__ __device__ inline int key_tiles_seen(const Problem& problem, int query_tile) {
+  int keys = problem.seqlen_k;
+  if (problem.causal) {
+    const int rows = min((query_tile + 1) * kBlockM, problem.seqlen_q);
+    keys = max(rows + problem.seqlen_k - problem.seqlen_q, 0);
   }
+  return ceil_div(keys, block_n(problem.head_dim));
+}
 
-  // What this lane addresses for ldmatrix: its row of the first matrix of a tile (ptx.cuh), in elements from q_tile.
-  const int q_lane = swizzle<kHeadDim>(warp * kRowsPerWarp + lane % 16, lane / 16);
-  const int k_lane = int(k_tiles - q_tile) + swizzle<kHeadDim>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
-  const int v_lane = int(v_tiles - q_tile) + swizzle<kHeadDim>(lane % 16, lane / 16);
-  // What this thread copies: one chunk of every kRowsPerPass-th row of a tile.
+template <class Element, int kHeadDim, bool kCausal>
+__global__ void __launch_bounds__(kThreads, 256 / kThreads)
+    pipeline_kernel(const Problem problem, const Element* __restrict__ q, const Element* __restrict__ k,
+                    const Element* __restrict__ v, Element* __restrict__ o, float* __restrict__ softmax_lse) {
+  constexpr int kBlockN = block_n(kHeadDim), kTile = kBlockN * kHeadDim;
+  constexpr int kMmaM = kWarpRows / 16;    // m16 tiles of rows a warp
+  constexpr int kMmaK = kHeadDim / 16;     // k16 steps of Q K^T
+  constexpr int kMmaN = kBlockN / 8;       // n8 tiles of keys in S; two of them are a k16 step of P V
+  constexpr int kMmaD = kHeadDim / 8;      // n8 tiles of columns in O
+  constexpr int kChunks = kHeadDim / 8;    // 16-byte chunks a row
+  constexpr bool kKeepQ = kHeadDim == 64;  // in registers, where 32 are left for it; else read again for every key tile
+  Element* const q_tile = dynamic_shared<Element>();     // [kBlockM][kHeadDim]
+  Element* const k_tiles = q_tile + kBlockM * kHeadDim;  // [kBuffers][kBlockN][kHeadDim]
+  Element* const v_tiles = k_tiles + kBuffers * kTile;   // [kBuffers][kBlockN][kHeadDim]
+  const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
+  const int group = lane / 4, quad = lane % 4;  // the lane map's two coordinates
+
+  // Full: the tiles of a head side by side, to share its K and V in L2. Causal: a tile has the more to do the later it
+  // is, so the last tiles of all heads start first, and the short ones fill the gaps at the end.
+  const int query_tiles = ceil_div(problem.seqlen_q, kBlockM), batch_heads = gridDim.x / query_tiles;
+  const int query_tile = kCausal ? query_tiles - 1 - blockIdx.x / batch_heads : blockIdx.x % query_tiles;
+  const int batch_head = kCausal ? blockIdx.x % batch_heads : blockIdx.x / query_tiles;
+  const int batch = batch_head / problem.heads, head = batch_head % problem.heads;
+  const int kv_head = batch * problem.kv_heads + head / (problem.heads / problem.kv_heads);
+  q += size_t(batch_head) * problem.seqlen_q * kHeadDim, o += size_t(batch_head) * problem.seqlen_q * kHeadDim;
+  k += size_t(kv_head) * problem.seqlen_k * kHeadDim, v += size_t(kv_head) * problem.seqlen_k * kHeadDim;
+  softmax_lse += size_t(batch_head) * problem.seqlen_q;
+  const int first_row = query_tile * kBlockM, warp_row = first_row + warp * kWarpRows;
+  const int diagonal = problem.seqlen_k - problem.seqlen_q;      // causal: row i sees the keys j <= i + diagonal
+  const float scale_log2 = problem.softmax_scale * 1.44269504f;  // e^x = 2^(x log2 e), and 2^x is what the hardware has
+
+  // What this lane addresses for ldmatrix, in elements from q_tile: a row of the first 16 x 16 patch of Q, K and V.
+  const int q_lane = swizzle<kHeadDim>(warp * kWarpRows + lane % 16, lane / 16);
+  const int k_lane = kBlockM * kHeadDim + swizzle<kHeadDim>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+  const int v_lane = kBlockM * kHeadDim + kBuffers * kTile + swizzle<kHeadDim>(lane % 16, lane / 16);
+  // What this thread copies of a tile: a chunk of every (kThreads / kChunks)-th row.
   const int copy_row = threadIdx.x / kChunks, copy_chunk = threadIdx.x % kChunks;
 
-  // Key tiles go from the last to the first, so that a ragged one comes first, is copied here, and all others are whole.
+  // Row i of m tile m: warp_row + 16 m + 8 i + group. Maxima are scaled and base 2, as in the exponent; a row's sum is
+  // spread over the four lanes of its group until the end.
+  float o_acc[kMmaM][kMmaD][4] = {};
+  float row_max[kMmaM][2], row_sum[kMmaM][2] = {};
+  for (int m = 0; m < kMmaM; ++m) row_max[m][0] = row_max[m][1] = kLowest;
+
+  // Key tiles are walked from the last to the first: the one that may be ragged is copied here, all others are whole.
+  const int last_tile = key_tiles_seen(problem, query_tile) - 1;
   uint32_t q_kept[kMmaK][kMmaM][4];
-  const int last = tiles_n - 1;
-  if (tiles_n > 0) {
-    copy_ragged_tile<kBlockM, kHeadDim, kThreads>(q_tile, q, first_row, seqlen_q);
-    copy_ragged_tile<kBlockN, kHeadDim, kThreads>(k_tiles + last % 2 * kTile, k, last * kBlockN, seqlen_k);
-    copy_ragged_tile<kBlockN, kHeadDim, kThreads>(v_tiles + last % 2 * kTile, v, last * kBlockN, seqlen_k);
+  if (last_tile >= 0) {
+    copy_ragged_tile<kHeadDim, kBlockM>(q_tile, q, first_row, problem.seqlen_q);
+    copy_ragged_tile<kHeadDim, kBlockN>(k_tiles + last_tile % 2 * kTile, k, last_tile * kBlockN, problem.seqlen_k);
+    copy_ragged_tile<kHeadDim, kBlockN>(v_tiles + last_tile % 2 * kTile, v, last_tile * kBlockN, problem.seqlen_k);
     cp_async_commit();
+    k += size_t(last_tile) * kTile + copy_row * kHeadDim + copy_chunk * 8;
+    v += size_t(last_tile) * kTile + copy_row * kHeadDim + copy_chunk * 8;
     if (kKeepQ) {
       cp_async_wait<0>();
-      __syncthreads();  // for the reads of Q just below: other threads copied it
+      __syncthreads();  // Q is there, from every thread
 #pragma unroll
       for (int kk = 0; kk < kMmaK; ++kk) {
-        for (int m = 0; m < kMmaM; ++m) {
-          ldmatrix_x4(q_kept[kk][m], q_tile + (q_lane ^ kk * 16) + m * 16 * kHeadDim);
-        }
+        for (int m = 0; m < kMmaM; ++m) ldmatrix_x4(q_kept[kk][m], q_tile + (q_lane ^ kk * 16) + m * 16 * kHeadDim);
       }
     }
   }
-  const Element* k_from = k + size_t(max(last, 0)) * kTile + copy_row * kHeadDim + copy_chunk * 8;
-  const Element* v_from = v + size_t(max(last, 0)) * kTile + copy_row * kHeadDim + copy_chunk * 8;
 
 #pragma unroll 1
-  for (int tile = last; tile >= 0; --tile) {
+  for (int key_tile = last_tile; key_tile >= 0; --key_tile) {
     cp_async_wait<0>();
-    // Two things at once. Tile `tile` is complete: the copies of all threads have landed. And no warp still reads tile
-    // + 1, whose buffers the copies below overwrite.
-    __syncthreads();
-    const int buffer = tile % 2 * kTile, other_buffer = kTile - buffer;
-    k_from -= kTile;
-    v_from -= kTile;
-    auto copy_next_tile = [&] {
-      if (tile > 0) {
-#pragma unroll
-        for (int r = 0; r < kBlockN; r += kRowsPerPass) {
-          const int to = other_buffer + swizzle<kHeadDim>(r + copy_row, copy_chunk);
-          cp_async<16>(k_tiles + to, k_from + r * kHeadDim);
-          cp_async<16>(v_tiles + to, v_from + r * kHeadDim);
-        }
-      }
-      cp_async_commit();
-    };
-    const int first_key = tile * kBlockN;
-    if (kCausal && first_key > warp_row + kRowsPerWarp - 1 + diagonal) {  // wholly above this warp's diagonal
-      copy_next_tile();
-      continue;
-    }
+    __syncthreads();  // this K and V are there, from every thread; and every warp has read those they will be replaced by
+    const int first_key = key_tile * kBlockN, buffer = key_tile % 2 * kTile, other_buffer = kTile - buffer;
+    k -= kTile, v -= kTile;
 
-    // S = Q K^T
+    // S = Q K^T.
     float s_acc[kMmaM][kMmaN][4] = {};
 #pragma unroll
     for (int kk = 0; kk < kMmaK; ++kk) {
@@ -174,7 +153,7 @@ __global__ void __launch_bounds__(kThreadsOf<kHeadDim>, 256 / kThreadsOf<kHeadDi
 #pragma unroll
       for (int m = 0; m < kMmaM; ++m) {
         if (kKeepQ) {
-          for (int i = 0; i < 4; ++i) q_frag[m][i] = q_kept[kk][m][i];
+          for (int r = 0; r < 4; ++r) q_frag[m][r] = q_kept[kk][m][r];
         } else {
           ldmatrix_x4(q_frag[m], q_tile + (q_lane ^ kk * 16) + m * 16 * kHeadDim);
         }
@@ -189,48 +168,56 @@ __global__ void __launch_bounds__(kThreadsOf<kHeadDim>, 256 / kThreadsOf<kHeadDi
           mma_m16n8k16<Element>(s_acc[m][n + 1], q_frag[m], k_frag[1]);
         }
       }
-      if (kk == 0) copy_next_tile();  // not before: the tensor cores have work by now
+      if (kk == 0 && key_tile > 0) {  // the next K and V; not sooner, for now the tensor cores have work meanwhile
+#pragma unroll
+        for (int row = 0; row < kBlockN; row += kThreads / kChunks) {
+          const int to = other_buffer + swizzle<kHeadDim>(row + copy_row, copy_chunk);
+          cp_async<16>(k_tiles + to, k + row * kHeadDim);
+          cp_async<16>(v_tiles + to, v + row * kHeadDim);
+        }
+        cp_async_commit();
+      }
     }
 
-    // Masks, where the tile needs them: the last keys' tile, and those the diagonal crosses in this warp's rows.
-    if (first_key + kBlockN > seqlen_k || (kCausal && first_key + kBlockN - 1 > warp_row + diagonal)) {
+    // Keys that a row doesn't see: past the end, and later ones when causal. Most tiles have none.
+    if (first_key + kBlockN > problem.seqlen_k || (kCausal && first_key + kBlockN - 1 > warp_row + diagonal)) {
 #pragma unroll
       for (int m = 0; m < kMmaM; ++m) {
 #pragma unroll
         for (int n = 0; n < kMmaN; ++n) {
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            const int row = warp_row + m * 16 + e / 2 * 8 + lane / 4, key = first_key + n * 8 + lane % 4 * 2 + e % 2;
-            if (key >= seqlen_k || (kCausal && key > row + diagonal)) s_acc[m][n][e] = kMinusInfinity;
+            const int row = warp_row + m * 16 + e / 2 * 8 + group, key = first_key + n * 8 + quad * 2 + e % 2;
+            if (key >= problem.seqlen_k || (kCausal && key > row + diagonal)) s_acc[m][n][e] = -INFINITY;
           }
         }
       }
     }
 
-    // Has any row of this warp outgrown its maximum? Then move all its maxima to the true ones and rescale.
+    // Online softmax. Only when some row of the warp has outgrown its maximum are maxima moved and sums and O rescaled.
     float tile_max[kMmaM][2];
     bool outgrown = false;
 #pragma unroll
     for (int m = 0; m < kMmaM; ++m) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        tile_max[m][i] = kMinusInfinity;
+        tile_max[m][i] = -INFINITY;
 #pragma unroll
         for (int n = 0; n < kMmaN; ++n) {
           tile_max[m][i] = fmaxf(tile_max[m][i], fmaxf(s_acc[m][n][2 * i], s_acc[m][n][2 * i + 1]));
         }
-        outgrown |= tile_max[m][i] * softmax_scale_log2 - kRescaleAbove > row_max[m][i];
+        outgrown |= tile_max[m][i] * scale_log2 - kRescaleAbove > row_max[m][i];
       }
     }
-    if (__any_sync(0xffffffff, outgrown)) {
+    if (__any_sync(kAllLanes, outgrown)) {
 #pragma unroll
       for (int m = 0; m < kMmaM; ++m) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          float new_max = tile_max[m][i];  // over the four lanes that share the row:
-          new_max = fmaxf(new_max, __shfl_xor_sync(0xffffffff, new_max, 1));
-          new_max = fmaxf(new_max, __shfl_xor_sync(0xffffffff, new_max, 2));
-          new_max = fmaxf(new_max * softmax_scale_log2, row_max[m][i]);
+          float new_max = tile_max[m][i];
+          new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 1));  // the four lanes of a group share the row
+          new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 2));
+          new_max = fmaxf(new_max * scale_log2, row_max[m][i]);
           const float rescale = ex2(row_max[m][i] - new_max);
           row_max[m][i] = new_max;
           row_sum[m][i] *= rescale;
@@ -240,18 +227,18 @@ __global__ void __launch_bounds__(kThreadsOf<kHeadDim>, 256 / kThreadsOf<kHeadDi
       }
     }
 
-    // P = 2^(S - max), 16 keys at a time, and O += P V with them: the exps of the next 16 run beside these mmas.
+    // P = 2^(S - maximum) and O += P V, 16 keys at a time: the exponentials of the next 16 run beside these mmas.
 #pragma unroll
     for (int kk = 0; kk < kMmaN / 2; ++kk) {
       uint32_t p_frag[kMmaM][4];
 #pragma unroll
       for (int m = 0; m < kMmaM; ++m) {
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {  // S's n tile 2 kk + half is P's columns 8 half .. 8 half + 7
+        for (int half = 0; half < 2; ++half) {  // n tile 2 kk + half of S
           float p[4];
 #pragma unroll
           for (int e = 0; e < 4; ++e) {
-            p[e] = ex2(s_acc[m][2 * kk + half][e] * softmax_scale_log2 - row_max[m][e / 2]);
+            p[e] = ex2(s_acc[m][2 * kk + half][e] * scale_log2 - row_max[m][e / 2]);
           }
           row_sum[m][0] += p[0] + p[1];
           row_sum[m][1] += p[2] + p[3];
@@ -272,90 +259,81 @@ __global__ void __launch_bounds__(kThreadsOf<kHeadDim>, 256 / kThreadsOf<kHeadDi
     }
   }
 
-  // O / l goes through the warp's own rows of q_tile, which nobody else reads, so that rows leave in 16-byte pieces.
-  __syncwarp();  // for the lanes that may still read Q there
+  // O / sum goes to global memory by way of the warp's own rows of q_tile, so that it leaves in pieces of 16 bytes.
+  __syncwarp();  // every lane has read Q
 #pragma unroll
   for (int m = 0; m < kMmaM; ++m) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       float sum = row_sum[m][i];
-      sum += __shfl_xor_sync(0xffffffff, sum, 1);
-      sum += __shfl_xor_sync(0xffffffff, sum, 2);
-      const float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;  // a row that sees no key: O = 0, LSE = -inf
-      const int row = m * 16 + i * 8 + lane / 4;
-      if (lane % 4 == 0 && warp_row + row < seqlen_q) {
-        softmax_lse[warp_row + row] = sum > 0.0f ? (row_max[m][i] + log2f(sum)) * kLn2 : kMinusInfinity;
+      sum += __shfl_xor_sync(kAllLanes, sum, 1);
+      sum += __shfl_xor_sync(kAllLanes, sum, 2);
+      const float inverse = sum > 0.f ? 1.f / sum : 0.f;  // a row that has seen no key gives 0, and -inf
+      const int row = m * 16 + i * 8 + group;
+      if (quad == 0 && warp_row + row < problem.seqlen_q) {
+        softmax_lse[warp_row + row] = (row_max[m][i] + log2f(sum)) * 0.69314718f;  // ln 2
       }
 #pragma unroll
       for (int n = 0; n < kMmaD; ++n) {
-        Element* to = q_tile + swizzle<kHeadDim>(warp * kRowsPerWarp + row, n) + lane % 4 * 2;
+        Element* to = &q_tile[swizzle<kHeadDim>(warp * kWarpRows + row, n) + quad * 2];
         *reinterpret_cast<uint32_t*>(to) =
             pack<Element>(o_acc[m][n][2 * i] * inverse, o_acc[m][n][2 * i + 1] * inverse);
       }
     }
   }
-  __syncwarp();  // for the reads below: a row comes from four lanes
+  __syncwarp();  // the rows are whole
 #pragma unroll
-  for (int r = lane / kChunks; r < kRowsPerWarp; r += kWarpSize / kChunks) {
+  for (int row = lane / kChunks; row < kWarpRows; row += kWarpSize / kChunks) {
     const int chunk = lane % kChunks;
-    if (warp_row + r < seqlen_q) {
-      const uint4 row_part =
-          *reinterpret_cast<const uint4*>(q_tile + swizzle<kHeadDim>(warp * kRowsPerWarp + r, chunk));
-      *reinterpret_cast<uint4*>(o + size_t(warp_row + r) * kHeadDim + chunk * 8) = row_part;
-    }
+    if (warp_row + row >= problem.seqlen_q) break;
+    const uint4 part = *reinterpret_cast<const uint4*>(&q_tile[swizzle<kHeadDim>(warp * kWarpRows + row, chunk)]);
+    *reinterpret_cast<uint4*>(&o[size_t(warp_row + row) * kHeadDim + chunk * 8]) = part;
   }
 }
 
-template <int kHeadDim>
-constexpr size_t kSharedBytes = (kBlockMOf<kHeadDim> + 2 * kBuffers * kBlockNOf<kHeadDim>)*kHeadDim * 2;
-
-template <class Element, int kHeadDim, bool kCausal>
-void start(const flash::ForwardArgs& args, flash::Stream stream) {
-  const flash::Problem& p = args.problem;
-  constexpr int kBlockM = kBlockMOf<kHeadDim>;
-  launch(pipeline_kernel<Element, kHeadDim, kCausal>, ceil_div(p.seqlen_q, kBlockM) * p.batch * p.heads,
-         kThreadsOf<kHeadDim>, kSharedBytes<kHeadDim>, stream, static_cast<const Element*>(args.q),
-         static_cast<const Element*>(args.k), static_cast<const Element*>(args.v), static_cast<Element*>(args.o),
-         args.softmax_lse, p.heads, p.kv_heads, p.seqlen_q, p.seqlen_k, p.softmax_scale * kLog2e);
+template <class Element, int kHeadDim>
+void start(const flash::ForwardArgs& a, flash::Stream stream) {
+  const Problem& p = a.problem;
+  const auto kernel = p.causal ? pipeline_kernel<Element, kHeadDim, true> : pipeline_kernel<Element, kHeadDim, false>;
+  launch(kernel, ceil_div(p.seqlen_q, kBlockM) * p.heads * p.batch, kThreads, shared_bytes(p.head_dim), stream, p,
+         static_cast<const Element*>(a.q), static_cast<const Element*>(a.k), static_cast<const Element*>(a.v),
+         static_cast<Element*>(a.o), a.softmax_lse);
 }
 
 template <class Element>
-void start(const flash::ForwardArgs& args, flash::Stream stream) {
-  if (args.problem.head_dim == 64) {
-    args.problem.causal ? start<Element, 64, true>(args, stream) : start<Element, 64, false>(args, stream);
-  } else {
-    args.problem.causal ? start<Element, 128, true>(args, stream) : start<Element, 128, false>(args, stream);
+void start(const flash::ForwardArgs& a, flash::Stream stream) {
+  a.problem.head_dim == 64 ? start<Element, 64>(a, stream) : start<Element, 128>(a, stream);
+}
+
+void forward(const flash::ForwardArgs& a, void*, flash::Stream stream) {
+  a.problem.dtype == flash::Dtype::bf16 ? start<__nv_bfloat16>(a, stream) : start<__half>(a, stream);
+}
+
+flash::Traffic traffic(const Problem& p) {
+  const int kBlockN = block_n(p.head_dim);
+  double rows = 0;  // of Q, K and V, read by the query tiles of a head together
+  for (int query_tile = 0; query_tile < ceil_div(p.seqlen_q, kBlockM); ++query_tile) {
+    const int key_tiles = key_tiles_seen(p, query_tile);
+    if (key_tiles == 0) continue;  // such a tile doesn't even read its Q
+    rows += std::min(kBlockM, p.seqlen_q - query_tile * kBlockM) + 2.0 * std::min(key_tiles * kBlockN, p.seqlen_k);
   }
+  const double heads = double(p.batch) * p.heads, row = p.head_dim * 2.0;  // bytes a row of Q, K, V, O
+  return {heads * rows * row, heads * p.seqlen_q * (row + 4)};
 }
 
-void forward(const flash::ForwardArgs& args, void*, flash::Stream stream) {
-  args.problem.dtype == flash::Dtype::bf16 ? start<__nv_bfloat16>(args, stream) : start<__half>(args, stream);
-}
-
-std::string supports(const flash::Problem& p, const flash::Device& device) {
-  const size_t bytes = p.head_dim == 64 ? kSharedBytes<64> : kSharedBytes<128>;
+std::string supports(const Problem& p, const flash::Device& device) {
+  const size_t bytes = shared_bytes(p.head_dim);
   if (bytes <= device.shared_bytes_per_block) return "";
-  return "05_tensor_core/3_pipeline keeps " + std::to_string(bytes / 1024) + " KB of tiles in shared memory, and " +
-         device.name + " gives a block " + std::to_string(device.shared_bytes_per_block / 1024) + " KB";
-}
-
-flash::Traffic traffic(const flash::Problem& p) {
-  const int block_m = p.head_dim == 64 ? kBlockMOf<64> : kBlockMOf<128>;
-  const int block_n = p.head_dim == 64 ? kBlockNOf<64> : kBlockNOf<128>;
-  double rows = 0;  // of Q, K and V that the blocks of one head read
-  for (int first_row = 0; first_row < p.seqlen_q; first_row += block_m) {
-    const int end_row = std::min(first_row + block_m, p.seqlen_q);
-    const int keys = p.causal ? std::min(p.seqlen_k, std::max(0, end_row + p.seqlen_k - p.seqlen_q)) : p.seqlen_k;
-    if (keys > 0) rows += end_row - first_row + 2.0 * std::min(ceil_div(keys, block_n) * block_n, p.seqlen_k);
-  }
-  const double row_bytes = 2.0 * p.head_dim;
-  return {rows * p.batch * p.heads * row_bytes, q_rows(p) * (row_bytes + 4)};
+  return std::string(kName) + " keeps tiles of " + std::to_string(kBlockM) + " queries and 2 x " +
+         std::to_string(block_n(p.head_dim)) + " keys in shared memory: head_dim " + std::to_string(p.head_dim) +
+         " needs " + std::to_string(bytes / 1024) + " KB, this device has " +
+         std::to_string(device.shared_bytes_per_block / 1024) + " KB";
 }
 
 flash::StepInfo step_info() {
   flash::StepInfo info;
   info.number = "05.3";
-  info.name = "05_tensor_core/3_pipeline";
+  info.name = kName;
   info.idea = "copies that overlap with the maths, 32 rows a warp, a maximum that may lag behind";
   info.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
   info.head_dims = {64, 128};
