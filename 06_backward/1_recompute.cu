@@ -8,6 +8,8 @@
 //   to dQ once a key tile. Workspace: D, a float a row. No score and no weight.
 // Limits: fp32 on CUDA cores. head_dim 32, 64 or 128. The order of the atomic adds, so the last bits of dQ, vary.
 // Papers: FlashAttention (arXiv 2205.14135), Algorithm 4; FlashAttention-2 (arXiv 2307.08691), Algorithm 2.
+#include <algorithm>
+
 #include "common/attention.h"
 #include "common/cuda.cuh"
 
@@ -139,6 +141,11 @@ __device__ __forceinline__ void add_dq(float* dq, const float* ds_tile, const fl
   }
 }
 
+// Of the first query tile that sees a key.
+__host__ __device__ inline int first_query(const Problem& p, int key) {
+  return p.causal ? max(0, key - (p.seqlen_k - p.seqlen_q)) / kBlockM * kBlockM : 0;
+}
+
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads)
     backward_kernel(const Problem p, const float* q, const float* k, const float* v, const float* d_o,
@@ -158,7 +165,6 @@ __global__ void __launch_bounds__(kThreads)
   const size_t kv_head = blockIdx.x / key_tiles;           // over [batch, kv_heads]
   const int group = p.heads / p.kv_heads, keys_left = p.seqlen_k - first_key;
   const int diagonal = p.seqlen_k - p.seqlen_q;  // causal: query i sees the keys <= i + diagonal
-  const int first_query = p.causal ? max(0, first_key - diagonal) / kBlockM * kBlockM : 0;
 
   const size_t kv_offset = (kv_head * p.seqlen_k + first_key) * kHeadDim;
   load_tile<kHeadDim, kBlockN>(k_tile, &k[kv_offset], keys_left);
@@ -167,14 +173,14 @@ __global__ void __launch_bounds__(kThreads)
   const int ty = threadIdx.x / T::kScoreLanesX, tx = threadIdx.x % T::kScoreLanesX;
 
   for (size_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {  // over [batch, heads]
-    for (int query = first_query; query < p.seqlen_q; query += kBlockM) {
+    for (int query = first_query(p, first_key); query < p.seqlen_q; query += kBlockM) {
       const int rows = p.seqlen_q - query;
       const size_t row0 = head * p.seqlen_q + query;
       __syncthreads();  // all threads have read the Q, dO, P, dS, LSE and D before these
       load_tile<kHeadDim, kBlockM>(q_tile, &q[row0 * kHeadDim], rows);
       load_tile<kHeadDim, kBlockM>(do_tile, &d_o[row0 * kHeadDim], rows);
-      if (threadIdx.x < kBlockM) {
-        const bool valid = threadIdx.x < rows;
+      if (int(threadIdx.x) < kBlockM) {
+        const bool valid = int(threadIdx.x) < rows;
         const float lse = valid ? softmax_lse[row0 + threadIdx.x] : INFINITY;
         stats[threadIdx.x] = lse == -INFINITY ? INFINITY : lse;  // a row that sees no key: exp(s - inf) = 0
         stats[kBlockM + threadIdx.x] = valid ? d_sum[row0 + threadIdx.x] : 0.f;
@@ -231,6 +237,17 @@ __global__ void prepare_kernel(const float* o, const float* d_o, float* d_sum, f
 
 size_t workspace_bytes(const Problem& p) { return flash::q_rows(p) * sizeof(float); }
 
+flash::Traffic traffic(const Problem& p) {
+  const double rows = double(flash::q_rows(p)), heads = double(p.batch) * p.heads, row = 4 * p.head_dim;  // bytes a row
+  const double kv_rows = double(p.batch) * p.kv_heads * p.seqlen_k;
+  double query_rows = 0;  // that the key tiles of a head read together
+  for (int key = 0; key < p.seqlen_k; key += block_n(p.head_dim)) {
+    query_rows += std::max(0, p.seqlen_q - first_query(p, key));
+  }
+  return {2 * rows * row + 2 * kv_rows * row + heads * query_rows * (2 * row + 8),  // O, dO; K, V; Q, dO, LSE, D
+          rows * (row + 4) + heads * query_rows * row + 2 * kv_rows * row};         // zeros, D; atomic adds; dK, dV
+}
+
 template <int kHeadDim>
 void backward_head_dim(const flash::BackwardArgs& a, void* workspace, flash::Stream stream) {
   const Problem& p = a.problem;
@@ -274,6 +291,7 @@ flash::StepInfo step_info() {
   step.head_dims = {32, 64, 128};
   step.supports = supports;
   step.workspace_bytes = workspace_bytes;
+  step.traffic = traffic;
   step.backward = backward;
   return step;
 }

@@ -1,16 +1,16 @@
 // 06.2 The backward pass on tensor cores: two teams of warps, one query tile apart.
 //
-// Idea: a block owns kBlockN keys and walks over the query tiles that see them. Everything is computed transposed: S^T = K Q^T,
-//   dP^T = V dO^T, so that the accumulators of P^T and dS^T are already the A operands of dV += P^T dO and
-//   dK += dS^T Q. A warp of the *P team* owns 32 keys: it makes S^T and P^T and accumulates dV. Its partner in the
-//   *dS team* owns the same keys: dP^T, dS^T = P^T * (dP^T - D), and dK. The two agree lane for lane on who holds which
-//   element, so P is handed over in registers' order; the dS team works one tile behind, so that one barrier a tile
-//   is enough. dS goes through shared memory once more, to all warps, for dQ += dS K, two tiles behind: fp32, added
-//   to global memory by atomics, rounded by a last kernel. With --deterministic there are no atomics: a kernel in which
-//   a block owns a query tile computes S and dP again for dQ, 7 products in place of 5.
-// Global memory: K, V, dK, dV once; Q and dO once a key tile, and so the additions to dQ. Workspace: head_dim + 2 floats a row of Q.
-// Limits: bf16 or fp16, fp32 accumulation; head_dim 64 or 128; compute capability 8.0; the largest of three sizes of
-//   tiles that the device's shared memory holds (227 KB, 163 KB, 99 KB a block).
+// Idea: a block owns kBlockN keys and walks over the query tiles that see them, all of it transposed: the accumulators
+//   of S^T = K Q^T and dP^T = V dO^T, rounded, are the A operands of dV += P^T dO and dK += dS^T Q. A warp of the
+//   *P team* owns 32 keys: it makes S^T and P^T and accumulates dV. Its partner in the *dS team* has the same keys: dP^T,
+//   dS^T = P^T * (dP^T - D), dK. Lane by lane they hold the same places, so P is handed over as it lies in registers; and
+//   the dS team works a tile behind, so one barrier a tile is enough. dS goes through shared memory once more, to all
+//   warps, for dQ += dS K, two tiles behind: fp32, added to global memory by atomics, rounded by a last kernel.
+//   --deterministic: no atomics, but a kernel that recomputes S and dP for a tile of dQ: 7 products in place of 5.
+// Global memory: K, V, dK and dV once; Q and dO once a key tile, as often dQ is added to. Workspace: head_dim + 2 floats
+//   a query row, 2 with --deterministic.
+// Limits: bf16 and fp16, fp32 accumulation; head_dim 64 and 128; compute capability 8.0. Three sizes of tiles, by the
+//   shared memory a block may have.
 // Papers: FlashAttention-2 (arXiv 2307.08691), Algorithm 2; its B_c is kBlockN, its B_r kBlockM.
 #include <algorithm>
 
@@ -82,7 +82,6 @@ template <int kRows, int kCols, int kThreads, class Element>
 __device__ __forceinline__ void copy_tile(Element* tile, const void* matrix, size_t offset, int rows) {
   constexpr int kChunks = kCols / 8;
   const Element* const source = static_cast<const Element*>(matrix) + offset;
-#pragma unroll
   for (int i = 0; i < ceil_div(kRows * kChunks, kThreads); ++i) {
     const int index = i * kThreads + threadIdx.x, row = index / kChunks, chunk = index % kChunks;
     if (kRows * kChunks % kThreads != 0 && row >= kRows) break;
@@ -103,16 +102,13 @@ __device__ __forceinline__ void mma_pair(float (&c)[2][4], const uint32_t (&a)[4
 template <int kCols, int kRows, int kPairs, class Element>
 __device__ __forceinline__ void multiply_abt(float (&x)[kRows][kPairs][2][4], const Element* a_tile,
                                              const Element* b_tile) {
-#pragma unroll
   for (int col = 0; col < kCols; col += 16) {
     uint32_t a[kRows][4];
-#pragma unroll
     for (int m = 0; m < kRows; ++m) ldmatrix_x4(a[m], down_first<kCols>(a_tile, m * 16, col));
 #pragma unroll
     for (int n = 0; n < kPairs; ++n) {
       uint32_t b[2][2];
       ldmatrix_x4(b, right_first<kCols>(b_tile, n * 16, col));
-#pragma unroll
       for (int m = 0; m < kRows; ++m) mma_pair<Element>(x[m][n], a[m], b);
     }
   }
@@ -122,13 +118,10 @@ __device__ __forceinline__ void multiply_abt(float (&x)[kRows][kPairs][2][4], co
 template <int kCols, int kRows, int kDepth, class Element>
 __device__ __forceinline__ void multiply_ab(float (&x)[kRows][kCols / 16][2][4], const uint32_t (&a)[kRows][kDepth][4],
                                             const Element* b_tile) {
-#pragma unroll
   for (int k = 0; k < kDepth; ++k) {
-#pragma unroll
     for (int n = 0; n < kCols / 16; ++n) {
       uint32_t b[2][2];
       ldmatrix_x4_trans(b, down_first<kCols>(b_tile, k * 16, n * 16));
-#pragma unroll
       for (int m = 0; m < kRows; ++m) mma_pair<Element>(x[m][n], a[m][k], b);
     }
   }
@@ -140,19 +133,15 @@ __device__ __forceinline__ void multiply_ab(float (&x)[kRows][kCols / 16][2][4],
 template <class Element, int kQueries>
 __device__ __forceinline__ void make_p(uint32_t (&p_t)[kMTiles][kQueries][4], const float (&s)[kMTiles][kQueries][2][4],
                                        const float* lse2, float scale_log2, uint4* handover) {
-#pragma unroll
   for (int n = 0; n < kQueries; ++n) {
-#pragma unroll
     for (int half = 0; half < 2; ++half) {
       const float2 lse = *reinterpret_cast<const float2*>(lse2 + n * 16 + half * 8);
-#pragma unroll
       for (int m = 0; m < kMTiles; ++m) {
         const float(&c)[4] = s[m][n][half];
         p_t[m][n][2 * half] = pack<Element>(ex2(c[0] * scale_log2 - lse.x), ex2(c[1] * scale_log2 - lse.y));
         p_t[m][n][2 * half + 1] = pack<Element>(ex2(c[2] * scale_log2 - lse.x), ex2(c[3] * scale_log2 - lse.y));
       }
     }
-#pragma unroll
     for (int m = 0; m < kMTiles; ++m) {
       handover[(m * kQueries + n) * kWarpSize] = make_uint4(p_t[m][n][0], p_t[m][n][1], p_t[m][n][2], p_t[m][n][3]);
     }
@@ -165,16 +154,13 @@ template <class Element, int kQueries>
 __device__ __forceinline__ void make_ds(uint32_t (&ds_t)[kMTiles][kQueries][4],
                                         const float (&dp)[kMTiles][kQueries][2][4], const float* d_sum, uint4* handover,
                                         uint32_t* patches) {
-#pragma unroll
   for (int n = 0; n < kQueries; ++n) {
     const float2 d[2] = {*reinterpret_cast<const float2*>(d_sum + n * 16),
                          *reinterpret_cast<const float2*>(d_sum + n * 16 + 8)};
-#pragma unroll
     for (int m = 0; m < kMTiles; ++m) {
       const uint4 packed = handover[(m * kQueries + n) * kWarpSize];
       __syncwarp();  // all lanes have their P: its place is free
       const uint32_t p_t[4] = {packed.x, packed.y, packed.z, packed.w};
-#pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float2 p = unpack<Element>(p_t[i]);
         const float* const c = &dp[m][n][i / 2][i % 2 * 2];
@@ -185,17 +171,15 @@ __device__ __forceinline__ void make_ds(uint32_t (&ds_t)[kMTiles][kQueries][4],
   }
 }
 
-// Scores that don't count become -inf: keys past the end and, causal, keys after the query. (row, col) is this lane's
-// first place in x, as key and query if transposed, else as query and key.
+// Scores that don't count become -inf: keys past the end and, causal, keys after the query. first_key and first_query
+// are those of this lane's first element; x is [keys, queries] if transposed, else [queries, keys].
 template <bool kTransposed, int kRows, int kPairs>
 __device__ __forceinline__ void mask(float (&x)[kRows][kPairs][2][4], int first_key, int first_query, const Params& p) {
   const int keys = p.seqlen_k - first_key;  // that are left, from this lane's first
   const int reach = p.causal ? first_query + p.diagonal() - first_key : p.seqlen_k;
 #pragma unroll
   for (int m = 0; m < kRows; ++m) {
-#pragma unroll
     for (int n = 0; n < kPairs; ++n) {
-#pragma unroll
       for (int i = 0; i < 8; ++i) {
         const int r = m * 16 + i % 4 / 2 * 8, c = n * 16 + i / 4 * 8 + i % 2;
         const int key = kTransposed ? r : c, query = kTransposed ? c : r;
@@ -210,11 +194,9 @@ template <int kCols, int kRows, class Element>
 __device__ __forceinline__ void write_rows(Element* matrix, const float (&x)[kRows][kCols / 16][2][4], float factor,
                                            int rows) {
   const int lane = threadIdx.x % kWarpSize;
-#pragma unroll
   for (int i = 0; i < 2 * kRows; ++i) {
     const int row = i * 8 + lane / 4;
     if (row >= rows) break;
-#pragma unroll
     for (int n = 0; n < kCols / 8; ++n) {
       const float* const c = &x[i / 2][n / 2][n % 2][i % 2 * 2];
       *reinterpret_cast<uint32_t*>(matrix + row * kCols + n * 8 + lane % 4 * 2) =
@@ -243,25 +225,19 @@ __device__ __forceinline__ void add_dq(float* dq_tile, const Element* ds_patches
   const int key0 = warp / (T::kSquaresM * T::kSquaresN) * T::kDqKeys;
   const int chunk = lane / 8 % 2 * 16 + lane / 16 * 8 + lane % 8;  // of dS^T, right first, and transposed by .trans
   float dq[2][2][2][4] = {};
-#pragma unroll
   for (int key = 0; key < T::kDqKeys; key += 16) {
     uint32_t a[2][4];
-#pragma unroll
     for (int m = 0; m < 2; ++m) {
       const int patch = (key0 + key) / 16 * (T::kBlockM / 16) + row / 16 + m;
       ldmatrix_x4_trans(a[m], ds_patches + patch * kPatch + chunk * 8);
     }
-#pragma unroll
     for (int n = 0; n < 2; ++n) {
       uint32_t b[2][2];
       ldmatrix_x4_trans(b, down_first<T::kHeadDim>(k_tile + key0 * T::kHeadDim, key, col + n * 16));
-#pragma unroll
       for (int m = 0; m < 2; ++m) mma_pair<Element>(dq[m][n], a[m], b);
     }
   }
-#pragma unroll
   for (int m = 0; m < 2; ++m) {
-#pragma unroll
     for (int n = 0; n < 2; ++n) {
       const int patch = (row / 16 + m) * (T::kHeadDim / 16) + col / 16 + n;
       const float(&c)[2][4] = dq[m][n];  // a lane's 8 elements as two times 16 bytes, its neighbour's beside them
@@ -377,7 +353,7 @@ __global__ void prepare_kernel(const Element* o, const Element* d_o, const float
   const size_t padded_row = index / kLanes, head = padded_row / padded_q;
   const int i = int(padded_row % padded_q);
   const size_t row = head * seqlen_q + i;
-  float sum = 0.f, lse = INFINITY;  // exp(S - inf) = 0: so for rows past the end and rows that see no key
+  float sum = 0.f;
   if (i < seqlen_q) {
     const uint4 o_chunk = reinterpret_cast<const uint4*>(o)[row * kLanes + index % kLanes];
     const uint4 do_chunk = reinterpret_cast<const uint4*>(d_o)[row * kLanes + index % kLanes];
@@ -387,11 +363,11 @@ __global__ void prepare_kernel(const Element* o, const Element* d_o, const float
       const float2 x = unpack<Element>(a[n]), y = unpack<Element>(b[n]);
       sum += x.x * y.x + x.y * y.y;
     }
-    if (softmax_lse[row] != -INFINITY) lse = softmax_lse[row] * kLog2e;
   }
   for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
   if (index % kLanes == 0) {
-    lse2[padded_row] = lse;
+    const float lse = i < seqlen_q ? softmax_lse[row] : -INFINITY;
+    lse2[padded_row] = lse == -INFINITY ? INFINITY : lse * kLog2e;  // a row that sees no key: exp(S - inf) = 0
     d_sum[padded_row] = sum;
   }
   if (dq_accum == nullptr) return;
@@ -469,12 +445,9 @@ __global__ void __launch_bounds__(kDqThreads) deterministic_dq_kernel(Params p) 
       mask<false>(s, key + lane % 4 * 2, query + row, p);
     }
     uint32_t ds[1][kDqBlockN / 16][4];
-#pragma unroll
     for (int n = 0; n < kDqBlockN / 16; ++n) {
-#pragma unroll
       for (int i = 0; i < 4; ++i) {
         float d[2];
-#pragma unroll
         for (int j = 0; j < 2; ++j) {
           const float prob = ex2(s[0][n][i / 2][i % 2 * 2 + j] * (p.scale * kLog2e) - lse2[i % 2]);
           d[j] = prob * (dp[0][n][i / 2][i % 2 * 2 + j] - d_sum[i % 2]);
@@ -525,17 +498,23 @@ void run_kernels(const flash::BackwardArgs& args, void* workspace, flash::Stream
   }
 }
 
+// Asked for once on a GPU; the CPU back end's device may change (EMU_DEVICE).
+int shared_limit() {
+  static const flash::Device device = flash::query_device();
+  return int((device.is_emulated ? flash::query_device() : device).shared_bytes_per_block);
+}
+
 // Calls use(T()) with the largest tiles that fit the device's shared memory.
 template <int kHeadDim, class Use>
 void with_tiles(const Use& use) {
 #ifdef TILE_M
   use(Tiles<kHeadDim, TILE_M, TILE_N>());
 #else
-  using Large = Tiles<kHeadDim, 8192 / kHeadDim, 128>;   // 226 or 227 KB: H100, H200
-  using Medium = Tiles<kHeadDim, 4096 / kHeadDim, 128>;  // 130 or 137 KB: A100
-  using Small = Tiles<kHeadDim, 4096 / kHeadDim, 64>;    // 90 or 93 KB: all others
+  using Large = Tiles<kHeadDim, 8192 / kHeadDim, 128>;   // 225 or 227 KB: H100, H200
+  using Medium = Tiles<kHeadDim, 4096 / kHeadDim, 128>;  // 129 or 137 KB: A100
+  using Small = Tiles<kHeadDim, 4096 / kHeadDim, 64>;    // 89 or 93 KB: all others
   static_assert(Small::kSharedBytes <= 99 * 1024 && dq_shared_bytes(kHeadDim) <= 99 * 1024);
-  static const int limit = int(flash::query_device().shared_bytes_per_block);
+  const int limit = shared_limit();
   if (limit >= Large::kSharedBytes) {
     use(Large());
   } else if (limit >= Medium::kSharedBytes) {
@@ -544,6 +523,40 @@ void with_tiles(const Use& use) {
     use(Small());
   }
 #endif
+}
+
+template <class T>
+flash::Traffic traffic_with(const flash::Problem& p) {
+  const double rows = double(flash::q_rows(p)), padded_rows = double(p.batch) * p.heads * padded(p.seqlen_q);
+  const double row = 2 * p.head_dim, float_row = 4 * p.head_dim;  // bytes
+  const double heads = double(p.batch) * p.heads, kv_rows = double(p.batch) * p.kv_heads * p.seqlen_k;
+  double read = 2 * rows * row + 4 * rows, write = 8 * padded_rows;  // prepare_kernel: O, dO, LSE; LSE, D
+  double query_rows = 0, steps = 0;                                  // backward_kernel: those of all key tiles, a head
+  for (int key = 0; key < p.seqlen_k; key += T::kBlockN) {
+    const int query = first_query_tile(p.causal, p.seqlen_k - p.seqlen_q, key, T::kBlockM) * T::kBlockM;
+    query_rows += std::max(0, p.seqlen_q - query);
+    steps += std::max(0, ceil_div(p.seqlen_q - query, T::kBlockM));
+  }
+  read += 2 * kv_rows * row + heads * (2 * query_rows * row + steps * 8 * T::kBlockM);  // K, V; Q, dO, LSE and D
+  write += 2 * kv_rows * row;                                                           // dK, dV
+  if (!p.deterministic) {
+    write += padded_rows * float_row + heads * steps * T::kBlockM * float_row * T::kKeySplits;  // zeros, atomic adds
+    read += rows * float_row;                                                                   // round_dq_kernel
+  } else {
+    read += 2 * rows * row;  // deterministic_dq_kernel: Q, dO; LSE and D, 16 bytes a thread; K, V
+    for (int query = 0; query < p.seqlen_q; query += kDqBlockM) {
+      const int keys = ceil_div(keys_seen(p.causal, p.seqlen_q, p.seqlen_k, query), kDqBlockN) * kDqBlockN;
+      read += heads * (16 * kDqThreads + 2 * std::min(keys, p.seqlen_k) * row);
+    }
+  }
+  return {read, write + rows * row};  // and dQ
+}
+
+flash::Traffic traffic(const flash::Problem& p) {
+  flash::Traffic result;
+  const auto compute = [&](auto tiles) { result = traffic_with<decltype(tiles)>(p); };
+  p.head_dim == 64 ? with_tiles<64>(compute) : with_tiles<128>(compute);
+  return result;
 }
 
 template <class Element>
@@ -571,6 +584,7 @@ flash::StepInfo step_info() {
   step.min_compute_capability = 80;
   step.uses_tensor_cores = true;
   step.workspace_bytes = workspace_bytes;
+  step.traffic = traffic;
   step.backward = backward;
   return step;
 }
