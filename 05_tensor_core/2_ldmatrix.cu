@@ -96,9 +96,9 @@ __global__ void __launch_bounds__(kThreads) ldmatrix_kernel(const Problem proble
     ldmatrix_x4(q_frag[kk], &q_tile[swizzle<kHeadDim>(warp * kWarpRows + lane % 16, 2 * kk + lane / 16)]);
   }
 
-  // A lane has two rows, i = 0 and 1: warp_row + group + 8 i. The four lanes of a group hold the same m and l.
+  // A lane has two rows, i = 0 and 1: warp_row + group + 8 i. The four lanes of a group hold the same maximum and sum.
   float o_acc[kMmaD][4] = {};
-  float m[2] = {-INFINITY, -INFINITY}, l[2] = {0.f, 0.f};
+  float row_max[2] = {-INFINITY, -INFINITY}, row_sum[2] = {0.f, 0.f};
 
   const int key_tiles = key_tiles_seen(problem, query_tile);
   for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {
@@ -130,22 +130,22 @@ __global__ void __launch_bounds__(kThreads) ldmatrix_kernel(const Problem proble
       }
     }
 
-    // Online softmax: m and l brought up to date, O rescaled to the new m, S turned into the weights P.
+    // Online softmax: maximum and sum brought up to date, O rescaled to the new maximum, S turned into the weights P.
     for (int i = 0; i < 2; ++i) {
-      float m_new = m[i];
-      for (int n = 0; n < kMmaN; ++n) m_new = fmaxf(m_new, fmaxf(s_acc[n][2 * i], s_acc[n][2 * i + 1]));
-      m_new = fmaxf(m_new, __shfl_xor_sync(kAllLanes, m_new, 1));  // the four lanes of a group share the row
-      m_new = fmaxf(m_new, __shfl_xor_sync(kAllLanes, m_new, 2));
-      const float base = m_new == -INFINITY ? 0.f : m_new;  // no key seen yet: -inf - -inf would be NaN
-      const float rescale = exp2f((m[i] - base) * scale_log2);
+      float new_max = row_max[i];
+      for (int n = 0; n < kMmaN; ++n) new_max = fmaxf(new_max, fmaxf(s_acc[n][2 * i], s_acc[n][2 * i + 1]));
+      new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 1));  // the four lanes of a group share the row
+      new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 2));
+      const float base = new_max == -INFINITY ? 0.f : new_max;  // no key seen yet: -inf - -inf would be NaN
+      const float rescale = exp2f((row_max[i] - base) * scale_log2);
       float sum = 0.f;
       for (int n = 0; n < kMmaN; ++n) {
         for (int e = 2 * i; e < 2 * i + 2; ++e) sum += s_acc[n][e] = exp2f((s_acc[n][e] - base) * scale_log2);
       }
       sum += __shfl_xor_sync(kAllLanes, sum, 1);
       sum += __shfl_xor_sync(kAllLanes, sum, 2);
-      m[i] = m_new;
-      l[i] = l[i] * rescale + sum;
+      row_max[i] = new_max;
+      row_sum[i] = row_sum[i] * rescale + sum;
       for (int n = 0; n < kMmaD; ++n) o_acc[n][2 * i] *= rescale, o_acc[n][2 * i + 1] *= rescale;
     }
 
@@ -163,16 +163,16 @@ __global__ void __launch_bounds__(kThreads) ldmatrix_kernel(const Problem proble
     }
   }
 
-  // O / l, and log(sum(exp)); a row that has seen no key gives 0 and -inf.
+  // O / sum, and log(sum(exp)); a row that has seen no key gives 0 and -inf.
   for (int i = 0; i < 2; ++i) {
     const int row = warp_row + group + 8 * i;
     if (row >= problem.seqlen_q) break;
-    const float inverse = l[i] > 0.f ? 1.f / l[i] : 0.f;
+    const float inverse = row_sum[i] > 0.f ? 1.f / row_sum[i] : 0.f;
     for (int n = 0; n < kMmaD; ++n) {
       *reinterpret_cast<uint32_t*>(&o[size_t(row) * kHeadDim + n * 8 + quad * 2]) =
           pack<Element>(o_acc[n][2 * i] * inverse, o_acc[n][2 * i + 1] * inverse);
     }
-    if (quad == 0) softmax_lse[row] = m[i] * problem.softmax_scale + logf(l[i]);
+    if (quad == 0) softmax_lse[row] = row_max[i] * problem.softmax_scale + logf(row_sum[i]);
   }
 }
 
