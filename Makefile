@@ -12,7 +12,10 @@
 .SUFFIXES:
 .SECONDARY:
 CPUS := $(shell nproc 2>/dev/null || echo 2)
-MAKEFLAGS += --no-builtin-rules --no-print-directory -j$(CPUS)
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+ifeq ($(MAKELEVEL),0)  # a make below shares this one's jobs
+  MAKEFLAGS += -j$(CPUS)
+endif
 
 # ---------------------------------------------------------------------------------------------- what the user types
 

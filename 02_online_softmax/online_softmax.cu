@@ -115,12 +115,9 @@ void forward_head_dim(const flash::ForwardArgs& args, flash::Stream stream) {
 
 void forward(const flash::ForwardArgs& args, void*, flash::Stream stream) {
   switch (args.problem.head_dim) {
-    case 32:
-      return forward_head_dim<32>(args, stream);
-    case 64:
-      return forward_head_dim<64>(args, stream);
-    case 128:
-      return forward_head_dim<128>(args, stream);
+    case 32: return forward_head_dim<32>(args, stream);
+    case 64: return forward_head_dim<64>(args, stream);
+    case 128: return forward_head_dim<128>(args, stream);
   }
 }
 

@@ -264,12 +264,9 @@ void backward_head_dim(const flash::BackwardArgs& a, void* workspace, flash::Str
 
 void backward(const flash::BackwardArgs& a, void* workspace, flash::Stream stream) {
   switch (a.problem.head_dim) {
-    case 32:
-      return backward_head_dim<32>(a, workspace, stream);
-    case 64:
-      return backward_head_dim<64>(a, workspace, stream);
-    case 128:
-      return backward_head_dim<128>(a, workspace, stream);
+    case 32: return backward_head_dim<32>(a, workspace, stream);
+    case 64: return backward_head_dim<64>(a, workspace, stream);
+    case 128: return backward_head_dim<128>(a, workspace, stream);
   }
 }
 

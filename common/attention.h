@@ -69,13 +69,13 @@ struct BackwardArgs {
 struct Device {
   std::string name;
   bool is_emulated = false;
-  int compute_capability = 0;       // 75, 80, 86, 89, 90 …
+  int compute_capability = 0;  // 75, 80, 86, 89, 90 …
   int sm_count = 0;
-  size_t global_bytes = 0;          // free device memory
+  size_t global_bytes = 0;            // free device memory
   size_t shared_bytes_per_block = 0;  // the most a block may ask for (opt-in limit), bytes
-  double peak_fp32_tflops = 0;      // 0: not known
-  double peak_tensor_tflops = 0;    // dense fp16/bf16 with fp32 accumulation; 0: not known
-  double peak_gb_per_s = 0;         // device memory; 0: not known
+  double peak_fp32_tflops = 0;        // 0: not known
+  double peak_tensor_tflops = 0;      // dense fp16/bf16 with fp32 accumulation; 0: not known
+  double peak_gb_per_s = 0;           // device memory; 0: not known
 };
 
 // Global-memory bytes that the threads of a step ask for, counted a thread at a time: what the CPU back end counts

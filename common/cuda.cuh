@@ -30,13 +30,13 @@ __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / 
 #ifdef __CUDACC__
 
 // Every CUDA call goes through this: what failed, where, and what CUDA says about it.
-#define CUDA_CHECK(call)                                                                                     \
-  do {                                                                                                       \
-    const cudaError_t status_ = (call);                                                                      \
-    if (status_ != cudaSuccess) {                                                                            \
-      throw flash::Error(flash::kDeviceError, std::string(#call) + " failed at " + __FILE__ + ":" +          \
+#define CUDA_CHECK(call)                                                                                          \
+  do {                                                                                                            \
+    const cudaError_t status_ = (call);                                                                           \
+    if (status_ != cudaSuccess) {                                                                                 \
+      throw flash::Error(flash::kDeviceError, std::string(#call) + " failed at " + __FILE__ + ":" +               \
                                                   std::to_string(__LINE__) + ": " + cudaGetErrorString(status_)); \
-    }                                                                                                        \
+    }                                                                                                             \
   } while (0)
 
 // Start `kernel` on `stream` with `grid` blocks of `block` threads and `shared_bytes` of dynamic shared memory.

@@ -28,10 +28,8 @@ int attribute(cudaDeviceAttr which, int device) {
 int fp32_fmas_per_clock(int compute_capability) {
   switch (compute_capability) {
     case 75:
-    case 80:
-      return 64;
-    default:
-      return 128;
+    case 80: return 64;
+    default: return 128;
   }
 }
 
@@ -39,18 +37,13 @@ int fp32_fmas_per_clock(int compute_capability) {
 // 0: not known. GeForce cards of the same compute capability may run at half of it.
 int tensor_fmas_per_clock(int compute_capability) {
   switch (compute_capability) {
-    case 75:
-      return 512;
-    case 80:
-      return 1024;
+    case 75: return 512;
+    case 80: return 1024;
     case 86:
     case 87:
-    case 89:
-      return 512;
-    case 90:
-      return 2048;
-    default:
-      return 0;
+    case 89: return 512;
+    case 90: return 2048;
+    default: return 0;
   }
 }
 

@@ -70,12 +70,9 @@ float fp16_to_float(uint16_t bits) {
 
 float round_to(Dtype dtype, float value) {
   switch (dtype) {
-    case Dtype::bf16:
-      return bf16_to_float(float_to_bf16(value));
-    case Dtype::fp16:
-      return fp16_to_float(float_to_fp16(value));
-    case Dtype::fp32:
-      break;
+    case Dtype::bf16: return bf16_to_float(float_to_bf16(value));
+    case Dtype::fp16: return fp16_to_float(float_to_fp16(value));
+    case Dtype::fp32: break;
   }
   return value;
 }

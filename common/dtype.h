@@ -12,7 +12,7 @@ float bf16_to_float(uint16_t);
 uint16_t float_to_fp16(float);
 float fp16_to_float(uint16_t);
 
-float round_to(Dtype, float);  // the nearest value of the type, as a float
+float round_to(Dtype, float);            // the nearest value of the type, as a float
 double ulp_at(Dtype, double magnitude);  // distance between neighbouring values of the type at that magnitude
 
 // A tensor as the device holds it, from host floats and back.

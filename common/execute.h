@@ -16,8 +16,8 @@ class Execution {
  public:
   Execution(const StepInfo&, const Problem&, const Inputs&);
   ~Execution();
-  void run();             // enqueues one call
-  Outputs outputs();      // waits, copies back
+  void run();         // enqueues one call
+  Outputs outputs();  // waits, copies back
   size_t workspace_bytes() const;
 
  private:

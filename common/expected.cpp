@@ -18,12 +18,9 @@ const double kExpError = 2;  // of a single-precision exp() or exp2(), the GPU's
 // kernel may fold `factor` into x before it rounds or multiply by it later: the larger of the two absolute errors counts.
 double rounding(Dtype dtype, double x, double factor = 1) {
   switch (dtype) {
-    case Dtype::fp32:
-      return kUnitFp32 * std::fabs(x);
-    case Dtype::bf16:
-      return std::ldexp(std::fabs(x), -8);
-    case Dtype::fp16:
-      break;
+    case Dtype::fp32: return kUnitFp32 * std::fabs(x);
+    case Dtype::bf16: return std::ldexp(std::fabs(x), -8);
+    case Dtype::fp16: break;
   }
   return std::max(std::ldexp(std::fabs(x), -11), std::ldexp(1.0, -25) / std::min(1.0, factor));
 }

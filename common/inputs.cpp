@@ -48,21 +48,18 @@ enum class Tensor { q, k, v, d_o };
 float draw(Random& random, Dist dist, Tensor tensor) {
   const bool makes_scores = tensor == Tensor::q || tensor == Tensor::k;
   switch (dist) {
-    case Dist::uniform:
-      return random.uniform();
+    case Dist::uniform: return random.uniform();
     case Dist::outliers: {
       const float value = random.normal();
       return random.next() % 1000 == 0 ? 20 * value : value;
     }
-    case Dist::large:
-      return makes_scores ? 8 * random.normal() : random.normal();
+    case Dist::large: return makes_scores ? 8 * random.normal() : random.normal();
     case Dist::negative: {
       const float value = random.normal();
       if (!makes_scores) return value;
       return tensor == Tensor::q ? 4 + std::fabs(value) : -4 - std::fabs(value);
     }
-    case Dist::normal:
-      break;
+    case Dist::normal: break;
   }
   return random.normal();
 }

@@ -11,7 +11,7 @@ namespace flash {
 
 struct NpyArray {
   std::vector<size_t> shape;
-  std::string descr;               // as in the file: "<f4", "<f2", "<u2"
+  std::string descr;                // as in the file: "<f4", "<f2", "<u2"
   std::vector<unsigned char> data;  // row-major
 };
 NpyArray read_npy(const std::string& path);

@@ -127,33 +127,15 @@ Options parse_options(int argc, char** argv) {
     if (which == -1) break;
     const std::string value = optarg ? optarg : "";
     switch (which) {
-      case kBatch:
-        o.batch = parse_count("batch", value);
-        break;
-      case kHeads:
-        o.heads = parse_count("heads", value);
-        break;
-      case kKvHeads:
-        o.kv_heads = parse_count("kv-heads", value);
-        break;
-      case kSeqlen:
-        o.seqlen = parse_count("seqlen", value);
-        break;
-      case kSeqlenK:
-        o.seqlen_k = parse_count("seqlen-k", value);
-        break;
-      case kHeadDim:
-        o.head_dim = parse_count("head-dim", value);
-        break;
-      case kCausal:
-        o.causal = true;
-        break;
-      case kScale:
-        o.scale = parse_scale(value);
-        break;
-      case kDtype:
-        o.dtype = parse_dtype(value);
-        break;
+      case kBatch: o.batch = parse_count("batch", value); break;
+      case kHeads: o.heads = parse_count("heads", value); break;
+      case kKvHeads: o.kv_heads = parse_count("kv-heads", value); break;
+      case kSeqlen: o.seqlen = parse_count("seqlen", value); break;
+      case kSeqlenK: o.seqlen_k = parse_count("seqlen-k", value); break;
+      case kHeadDim: o.head_dim = parse_count("head-dim", value); break;
+      case kCausal: o.causal = true; break;
+      case kScale: o.scale = parse_scale(value); break;
+      case kDtype: o.dtype = parse_dtype(value); break;
       case kDist: {
         Dist dist;
         if (!parse_dist(value, &dist)) {
@@ -162,42 +144,19 @@ Options parse_options(int argc, char** argv) {
         o.dist = dist;
         break;
       }
-      case kSeed:
-        o.seed = parse_seed(value);
-        break;
-      case kIters:
-        o.iters = parse_count("iters", value, 1000000);
-        break;
-      case kDeterministic:
-        o.deterministic = true;
-        break;
-      case kInput:
-        o.input = parse_files("input", value);
-        break;
-      case kExpect:
-        o.expect = value;
-        break;
-      case kOutput:
-        o.output = parse_files("output", value);
-        break;
-      case kJson:
-        o.json = value;
-        break;
-      case kNoCheck:
-        o.check = false;
-        break;
-      case kProfile:
-        o.profile = true;
-        break;
-      case kList:
-        o.list = true;
-        break;
+      case kSeed: o.seed = parse_seed(value); break;
+      case kIters: o.iters = parse_count("iters", value, 1000000); break;
+      case kDeterministic: o.deterministic = true; break;
+      case kInput: o.input = parse_files("input", value); break;
+      case kExpect: o.expect = value; break;
+      case kOutput: o.output = parse_files("output", value); break;
+      case kJson: o.json = value; break;
+      case kNoCheck: o.check = false; break;
+      case kProfile: o.profile = true; break;
+      case kList: o.list = true; break;
       case 'h':
-      case kHelp:
-        o.help = true;
-        break;
-      case ':':
-        usage_error(std::string(argv[optind - 1]) + " needs a value");
+      case kHelp: o.help = true; break;
+      case ':': usage_error(std::string(argv[optind - 1]) + " needs a value");
       default: {
         const std::string given = argv[optind > at ? optind - 1 : at];
         if (optopt >= kBatch) usage_error(given.substr(0, given.find('=')) + " takes no value");

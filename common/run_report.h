@@ -28,7 +28,7 @@ struct RunReport {
 
 Verdict verdict_of(const RunReport&);  // the check's, and fail where the watched kernel made a fault
 
-void print_header(std::ostream&, const RunReport&);   // what is about to run: step, problem, device
+void print_header(std::ostream&, const RunReport&);  // what is about to run: step, problem, device
 // The verdict and the figures; with `profile` also the counts by kernel and by line.
 void print_results(std::ostream&, const RunReport&, bool profile);
 std::string report_as_json(const RunReport&);

@@ -164,8 +164,7 @@ void probe() {
   std::printf("| read from | GB/s, all SMs together |\n|---|---:|\n");
   std::printf("| shared memory | %.0f |\n", double(blocks) * 512 * 16 * rounds / shared_ms * 1e-6);
   std::printf("| L2 (%zu MB) | %.0f |\n", l2 / 4 >> 20, read_gb_per_s(l2 / 4, 200, device.multiProcessorCount, sink));
-  std::printf("| device memory (4 GB) | %.0f |\n",
-              read_gb_per_s(size_t(4) << 30, 1, device.multiProcessorCount, sink));
+  std::printf("| device memory (4 GB) | %.0f |\n", read_gb_per_s(size_t(4) << 30, 1, device.multiProcessorCount, sink));
   CUDA_CHECK(cudaFree(results.cycles));
   CUDA_CHECK(cudaFree(results.sink));
 }

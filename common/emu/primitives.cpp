@@ -112,18 +112,10 @@ unsigned long long shuffle(Shuffle kind, unsigned mask, unsigned long long bits,
   const unsigned last = group + unsigned(width) - 1, distance = lane & 31;
   unsigned source = self;
   switch (kind) {
-    case Shuffle::idx:
-      source = group + (lane & unsigned(width - 1));
-      break;
-    case Shuffle::up:
-      source = self >= group + distance ? self - distance : self;
-      break;
-    case Shuffle::down:
-      source = self + distance <= last ? self + distance : self;
-      break;
-    case Shuffle::xor_:
-      source = (self ^ distance) <= last ? self ^ distance : self;
-      break;
+    case Shuffle::idx: source = group + (lane & unsigned(width - 1)); break;
+    case Shuffle::up: source = self >= group + distance ? self - distance : self; break;
+    case Shuffle::down: source = self + distance <= last ? self + distance : self; break;
+    case Shuffle::xor_: source = (self ^ distance) <= last ? self ^ distance : self; break;
   }
   ShuffleOperand operand{bits, 0, source, HERE};
   collective(name, mask, operand.site, &operand, combine_shuffle);

@@ -275,6 +275,7 @@ Region* MemoryWatcher::find_region(uintptr_t at, unsigned bytes, bool is_write, 
   const uintptr_t tls_begin = reinterpret_cast<uintptr_t>(block_->tls_begin);
   const bool in_tls = at >= tls_begin && at < reinterpret_cast<uintptr_t>(block_->tls_end);
   if (!in_tls && in_program(at)) return nullptr;
+  if (in_tls && is_constructor_guard(reinterpret_cast<const void*>(at))) return nullptr;
 
   // Out of bounds.
   if (bounds_reported_ && pc - bounds_reported_ < 256) return nullptr;

@@ -43,14 +43,10 @@ float sloppy_exp2(float x) {
 // exp(raw * scale - offset), where offset = raw_offset * scale is given in both units (a kernel has one or the other).
 float toy_exp(Exp kind, float raw, float scale, float offset, float offset_log2) {
   switch (kind) {
-    case Exp::natural:
-      return std::exp(raw * scale - offset);
-    case Exp::base2:
-      return std::exp2(std::fma(raw, scale * kLog2e, -offset_log2));
-    case Exp::base2_early:
-      return std::exp2(raw * scale * kLog2e - offset * kLog2e);
-    case Exp::fast:
-      break;
+    case Exp::natural: return std::exp(raw * scale - offset);
+    case Exp::base2: return std::exp2(std::fma(raw, scale * kLog2e, -offset_log2));
+    case Exp::base2_early: return std::exp2(raw * scale * kLog2e - offset * kLog2e);
+    case Exp::fast: break;
   }
   return sloppy_exp2((raw * scale - offset) * kLog2e);
 }

@@ -481,18 +481,12 @@ struct PatternBuffers {
   DeviceBuffer index, memory, out;
 };
 
-#define LAUNCH_BY_WIDTH(kernel, bytes, ...)                          \
-  switch (bytes) {                                                   \
-    case 4:                                                          \
-      launch(kernel<float>, 1, kWarpSize, 0, nullptr, __VA_ARGS__);  \
-      break;                                                         \
-    case 8:                                                          \
-      launch(kernel<float2>, 1, kWarpSize, 0, nullptr, __VA_ARGS__); \
-      break;                                                         \
-    default:                                                         \
-      launch(kernel<float4>, 1, kWarpSize, 0, nullptr, __VA_ARGS__); \
-      break;                                                         \
-  }                                                                  \
+#define LAUNCH_BY_WIDTH(kernel, bytes, ...)                                        \
+  switch (bytes) {                                                                 \
+    case 4: launch(kernel<float>, 1, kWarpSize, 0, nullptr, __VA_ARGS__); break;   \
+    case 8: launch(kernel<float2>, 1, kWarpSize, 0, nullptr, __VA_ARGS__); break;  \
+    default: launch(kernel<float4>, 1, kWarpSize, 0, nullptr, __VA_ARGS__); break; \
+  }                                                                                \
   flash::synchronize()
 
 }  // namespace
