@@ -106,7 +106,8 @@ def run_block(document, line, commands):
     except subprocess.TimeoutExpired:
         return verdict(False, f"{where}: the commands took more than {TIME_LIMIT} s")
     output = result.stdout.decode(errors="replace")
-    verdict(result.returncode == 0, f"{where}: the commands ended with status {result.returncode}\n{output}")
+    verdict(result.returncode == 0, f"{where}: the commands ended with status {result.returncode}, after\n" +
+            "\n".join(output.split("\n")[-20:]))
 
 
 def main():
