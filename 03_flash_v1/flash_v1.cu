@@ -126,10 +126,10 @@ __device__ __forceinline__ void mask(float (&s)[kRowsPerThread][kKeysPerThread],
   }
 }
 
-// Online softmax: brings m and l up to date with the tile's scores, rescales O to the new m, and leaves the weights
-// P = exp(scale * (s - m)) in shared memory.
+// Online softmax: brings m and l up to date with the tile's scores, rescales O to both, and leaves the weights
+// P = exp(scale * (s - m)) / l in shared memory: O is divided by l at all times.
 template <int kHeadDim, int kKeysPerThread>
-__device__ __forceinline__ void online_softmax(Rows<kHeadDim>& rows, const float (&s)[kRowsPerThread][kKeysPerThread],
+__device__ __forceinline__ void online_softmax(Rows<kHeadDim>& rows, float (&s)[kRowsPerThread][kKeysPerThread],
                                                float* p_tile, float scale) {
   const float scale_log2 = scale * 1.44269504f;  // e^x = 2^(x log2 e), and 2^x is what the hardware has
   for (int i = 0; i < kRowsPerThread; ++i) {
@@ -142,15 +142,18 @@ __device__ __forceinline__ void online_softmax(Rows<kHeadDim>& rows, const float
     const float rescale = exp2f((rows.m[i] - base) * scale_log2);
     float sum = 0.f;
     for (int j = 0; j < kKeysPerThread; ++j) {
-      const float weight = exp2f((s[i][j] - base) * scale_log2);
-      p[j * kLanesN] = weight;
-      sum += weight;
+      s[i][j] = exp2f((s[i][j] - base) * scale_log2);
+      sum += s[i][j];
     }
     for (int lanes = kLanesN / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(kAllLanes, sum, lanes);
 
-    for (int c = 0; c < kHeadDim / kLanesN; ++c) rows.o[i][c] *= rows.l[i] * rescale;  // O waited divided by l
+    const float l = rows.l[i] * rescale + sum;
+    const float divisor = l > 0.f ? l : 1.f;
+    const float old_share = rows.l[i] * rescale / divisor;  // exactly 1 where the tile adds nothing to the row
+    for (int j = 0; j < kKeysPerThread; ++j) p[j * kLanesN] = s[i][j] / divisor;
+    for (int c = 0; c < kHeadDim / kLanesN; ++c) rows.o[i][c] *= old_share;
     rows.m[i] = m;
-    rows.l[i] = rows.l[i] * rescale + sum;
+    rows.l[i] = l;
   }
 }
 
@@ -216,18 +219,16 @@ __device__ __forceinline__ void read_rows(Rows<kHeadDim>& rows, int first_row, i
   }
 }
 
-// Writes O / l, log(sum(exp)), m and l of the thread's rows; a row that has seen no key gives 0 and -inf.
+// Writes O, log(sum(exp)), m and l of the thread's rows; a row that has seen no key gives 0 and -inf.
 template <int kHeadDim>
 __device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const Problem& problem, int first_row, float4* o,
                                            float* softmax_lse, float2* saved) {
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
     if (row >= problem.seqlen_q) break;
-    const float l = rows.l[i] > 0.f ? rows.l[i] : 1.f;
     for (int c = 0; c < kHeadDim / kLanesN; c += 4) {
       const float* from = &rows.o[i][c];
-      o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()] =
-          make_float4(from[0] / l, from[1] / l, from[2] / l, from[3] / l);
+      o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()] = make_float4(from[0], from[1], from[2], from[3]);
     }
     if (lane_tx() == 0) softmax_lse[row] = rows.m[i] * problem.softmax_scale + logf(rows.l[i]);
     if (lane_tx() == 0) saved[row] = make_float2(rows.m[i], rows.l[i]);

@@ -128,7 +128,7 @@ __device__ __forceinline__ void mask(float (&s)[kRowsPerThread][kKeysPerThread],
 // Online softmax: brings m and l up to date with the tile's scores, rescales O to the new m, and leaves the weights
 // P = exp(scale * (s - m)) in shared memory.
 template <int kHeadDim, int kKeysPerThread>
-__device__ __forceinline__ void online_softmax(Rows<kHeadDim>& rows, const float (&s)[kRowsPerThread][kKeysPerThread],
+__device__ __forceinline__ void online_softmax(Rows<kHeadDim>& rows, float (&s)[kRowsPerThread][kKeysPerThread],
                                                float* p_tile, float scale) {
   const float scale_log2 = scale * 1.44269504f;  // e^x = 2^(x log2 e), and 2^x is what the hardware has
   for (int i = 0; i < kRowsPerThread; ++i) {
@@ -141,15 +141,16 @@ __device__ __forceinline__ void online_softmax(Rows<kHeadDim>& rows, const float
     const float rescale = exp2f((rows.m[i] - base) * scale_log2);
     float sum = 0.f;
     for (int j = 0; j < kKeysPerThread; ++j) {
-      const float weight = exp2f((s[i][j] - base) * scale_log2);
-      p[j * kLanesN] = weight;
-      sum += weight;
+      s[i][j] = exp2f((s[i][j] - base) * scale_log2);
+      sum += s[i][j];
     }
     for (int lanes = kLanesN / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(kAllLanes, sum, lanes);
 
+    const float l = rows.l[i] * rescale + sum;
+    for (int j = 0; j < kKeysPerThread; ++j) p[j * kLanesN] = s[i][j];
     for (int c = 0; c < kHeadDim / kLanesN; ++c) rows.o[i][c] *= rescale;
     rows.m[i] = m;
-    rows.l[i] = rows.l[i] * rescale + sum;
+    rows.l[i] = l;
   }
 }
 

@@ -132,7 +132,7 @@ TEST_CASE("04 has no bank conflict, and loads whole sectors") {
       CHECK(read.requests > 0);
       CHECK(read.conflicts == 0);
     }
-    for (const char* line : {"] = value;", "] = weight;"}) {
+    for (const char* line : {"] = value;", "] = s[i][j]"}) {
       INFO(line);
       const emu::AccessCounts write = tests::counts_of_lines(report, line).shared_write;
       CHECK(write.requests > 0);
