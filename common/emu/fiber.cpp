@@ -10,7 +10,7 @@
 
 namespace flash::emu {
 
-#ifdef __x86_64__
+#if EMU_HAND_WRITTEN_SWITCH
 
 // The six registers that a function must preserve go onto the stack, then the stack is exchanged. The floating-point
 // control words aren't saved: kernels don't change them.

@@ -2,14 +2,18 @@
 // x86-64 (hand-written) and some 200 ns elsewhere (ucontext).
 #pragma once
 #include <cstddef>
-#ifndef __x86_64__
+
+#if defined(__x86_64__) && !defined(EMU_UCONTEXT)  // -DEMU_UCONTEXT: try the other way on x86-64
+#define EMU_HAND_WRITTEN_SWITCH 1
+#else
+#define EMU_HAND_WRITTEN_SWITCH 0
 #include <ucontext.h>
 #endif
 
 namespace flash::emu {
 
 struct Context {
-#ifdef __x86_64__
+#if EMU_HAND_WRITTEN_SWITCH
   void* stack_pointer = nullptr;  // of a suspended fiber; its registers lie on its stack
 #else
   ucontext_t registers;

@@ -33,6 +33,7 @@ struct TlsArray {
 struct SymbolTable {
   std::vector<Function> functions;  // by address
   std::vector<TlsArray> tls_arrays;
+  std::vector<TlsArray> tls_guards;  // "_ZGVZ...": has the constructor of the array run?
 };
 
 // Reads .symtab of the executable. Whatever is missing or odd gives an empty table.
@@ -65,9 +66,10 @@ SymbolTable read_symbols() {
         if (type == STT_FUNC && symbol.st_size > 0) {
           table.functions.push_back({symbol.st_value, symbol.st_value + symbol.st_size, name, home});
         }
-        if (type == STT_TLS && std::strncmp(name, "_ZZ", 3) == 0) {
-          table.tls_arrays.push_back({symbol.st_value, symbol.st_size, name, home});
-        }
+        if (type != STT_TLS) continue;
+        const TlsArray array = {symbol.st_value, symbol.st_size, name, home};
+        if (std::strncmp(name, "_ZZ", 3) == 0) table.tls_arrays.push_back(array);
+        if (std::strncmp(name, "_ZGVZ", 5) == 0) table.tls_guards.push_back(array);
       }
     }
   }
@@ -212,6 +214,22 @@ std::vector<StaticShared> static_shared_arrays(const void* function) {
     arrays.push_back(shared);
   }
   return arrays;
+}
+
+void skip_shared_constructors(const void* function) {
+  const Function* const home = find_function(function);
+  const TlsRange tls = tls_range();
+  for (const TlsArray& guard : symbol_table().tls_guards) {
+    if (home != nullptr && guard.object_file == home->object_file) tls.begin[guard.offset] = 1;
+  }
+}
+
+bool is_constructor_guard(const void* address) {
+  const auto& guards = symbol_table().tls_guards;
+  if (guards.empty()) return false;
+  const size_t offset = size_t(static_cast<const unsigned char*>(address) - tls_range().begin);
+  return std::any_of(guards.begin(), guards.end(),
+                     [&](const TlsArray& guard) { return offset - guard.offset < guard.bytes; });
 }
 
 }  // namespace flash::emu

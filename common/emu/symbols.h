@@ -21,6 +21,13 @@ std::string short_name(const std::string& mangled);
 // block of the calling OS thread. Mangled "_ZZ<function>E<array>".
 std::vector<StaticShared> static_shared_arrays(const void* function);
 
+// A __shared__ array of a class that g++ wants to construct (a struct with a float4 and an int) has a guard beside it,
+// tested wherever the array is in scope. Shared memory isn't constructed: this marks the guards of the function's object
+// file as done, for the calling OS thread.
+void skip_shared_constructors(const void* function);
+// Is the address such a guard of the calling OS thread? Kernels read them, but it is no access of theirs.
+bool is_constructor_guard(const void* address);
+
 // The executable's TLS block of the calling OS thread.
 struct TlsRange {
   unsigned char* begin = nullptr;

@@ -30,6 +30,8 @@ bool same_place(const CallSite& a, const CallSite& b) {
   return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
 }
 
+bool same_name(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
+
 std::string to_string(const CallSite& site) {
   return site.file == nullptr ? "an unknown line" : std::string(site.file) + ":" + std::to_string(site.line);
 }
@@ -115,6 +117,7 @@ void Worker::begin_launch(const Launch& launch, void (*thread_body)(void*), void
   argument_ = argument;
   watcher_ = watcher;
   statics_ = static_shared_arrays(launch.function);
+  skip_shared_constructors(launch.function);
 
   const unsigned threads = launch.block.x * launch.block.y * launch.block.z;
   const unsigned warps = (threads + kLanes - 1) / kLanes;
@@ -266,7 +269,7 @@ Worker::BarrierVotes Worker::block_barrier(const char* name, CallSite site, bool
   self.waits_at = site;
   if (at_barrier_ == 0) {
     first_at_barrier_ = &self;
-  } else if (!same_place(first_at_barrier_->waits_at, site) || std::strcmp(first_at_barrier_->waits_for, name) != 0) {
+  } else if (!same_place(first_at_barrier_->waits_at, site) || !same_name(first_at_barrier_->waits_for, name)) {
     barriers_differ_ = true;
   }
   ++at_barrier_;
@@ -317,7 +320,7 @@ void Worker::meet(const char* name, uint32_t mask, CallSite site, bool is_barrie
   auto& meetings = meetings_[size_t(warp.index)];
   Meeting* meeting = nullptr;
   for (Meeting& candidate : meetings) {
-    if (candidate.mask == mask && same_place(candidate.site, site) && std::strcmp(candidate.name, name) == 0) {
+    if (candidate.mask == mask && same_place(candidate.site, site) && same_name(candidate.name, name)) {
       meeting = &candidate;
       break;
     }
@@ -396,8 +399,8 @@ std::string Worker::who_waits_where(std::vector<CallSite>* places) const {
     for (size_t u = t; u < threads_.size(); ++u) {
       const Thread& other = threads_[u];
       if (other.state != first.state) continue;
-      if (!exited && (std::strcmp(other.waits_for, first.waits_for) != 0 ||
-                      !same_place(other.waits_at, first.waits_at) || other.waits_mask != first.waits_mask)) {
+      if (!exited && (!same_name(other.waits_for, first.waits_for) || !same_place(other.waits_at, first.waits_at) ||
+                      other.waits_mask != first.waits_mask)) {
         continue;
       }
       told[u] = true;

@@ -385,6 +385,34 @@ __global__ void vectors_kernel(const float4* in, float4* out, float2* pairs, int
 
 }  // namespace
 
+namespace {
+
+struct Partial {
+  float4 o;
+  float m;
+  int keys;
+};
+
+__global__ void shared_structs_kernel(float* out) {
+  __shared__ Partial partials[32];
+  const int t = threadIdx.x;
+  partials[t].o = make_float4(float(t), 1.0f, 2.0f, 3.0f);
+  partials[t].m = float(2 * t);
+  partials[t].keys = t;
+  __syncthreads();
+  const Partial other = partials[31 - t];
+  out[t] = other.o.x + other.m + float(other.keys) + other.o.w;
+}
+
+}  // namespace
+
+TEST_CASE("structs that hold vector types, in shared memory") {
+  DeviceBuffer out("out", 32 * sizeof(float));
+  launch(shared_structs_kernel, 1, 32, 0, nullptr, pointer<float>(out));
+  const std::vector<float> got = download<float>(out);
+  for (int t = 0; t < 32; ++t) CHECK(got[size_t(t)] == float(4 * (31 - t) + 3));
+}
+
 TEST_CASE("vector types") {
   DeviceBuffer in("in", 32 * 16), out("out", 32 * 16), pairs("pairs", 32 * 8), integers("integers", 32 * 16);
   std::vector<float> values(128);
