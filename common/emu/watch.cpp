@@ -94,12 +94,16 @@ void MemoryWatcher::kernel_begin(const Launch& launch) {
   }
   kernel_ = known->get();
   ++kernel_->totals.launches;
+  const bool others_ran =
+      launch.serial != last_serial_ + 1;  // kernels that aren't watched: they may have written anything
+  last_serial_ = launch.serial;
   regions_.clear();
   shared_regions_.clear();
   block_starts_.clear();
   for (const Allocation* allocation : all_allocations()) {
     std::unique_ptr<Region>& region = global_regions_[allocation];
     if (!region) region = std::make_unique<Region>();
+    region->host_wrote |= others_ran;
     if (!region->cells) {
       region->base = reinterpret_cast<uintptr_t>(allocation->base);
       region->bytes = allocation->bytes;
@@ -194,19 +198,12 @@ void MemoryWatcher::event(Thread&, Event event, CallSite place, unsigned count) 
   Counts& counts = event_site(place).counts;
   switch (event) {
     case Event::shuffle:
-    case Event::vote:
-      counts.shuffles += count;
-      break;
-    case Event::exp:
-      counts.exps += count;
-      break;
-    case Event::mma:
-      counts.mmas += count;
-      break;
+    case Event::vote: counts.shuffles += count; break;
+    case Event::exp: counts.exps += count; break;
+    case Event::mma: counts.mmas += count; break;
     case Event::ldmatrix:
     case Event::atomic:
-    case Event::async_copy:
-      break;  // counted by their requests
+    case Event::async_copy: break;  // counted by their requests
   }
 }
 

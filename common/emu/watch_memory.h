@@ -193,6 +193,7 @@ class MemoryWatcher final : public Watcher {
   Region nowhere_;
 
   const Launch* launch_ = nullptr;
+  uint64_t last_serial_ = 0;
   Block* block_ = nullptr;
   KernelRecord* kernel_ = nullptr;
   std::unordered_map<uint64_t, uint32_t> site_index_;
