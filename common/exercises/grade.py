@@ -17,12 +17,11 @@ import subprocess
 import sys
 import tempfile
 
-from judge import build, count_of, run_limited
+from judge import FULL_POINTS, build, measured_count, run_limited
 from patches import ROOT, ExerciseError, all_exercises
 
 SECONDS = 60
 MEMORY_BYTES = 8 << 30
-FULL_POINTS = 1.05  # an idea exercise's count, as a multiple of the solution's, that still gets all points
 
 
 # ---- .npy files, float32 and 16-bit, with the standard library alone ----------------------------------------------
@@ -150,11 +149,6 @@ class Ladder:
         if source not in self.counts:
             self.counts[source] = measured_count(self.program(source, exercise.landing), exercise)
         return self.counts[source]
-
-
-def measured_count(program, exercise):
-    status, out, _ = run_limited([program, "--heads", "1", "--seqlen", "96", "--no-check", "--json", "-"], SECONDS)
-    return count_of(json.loads(out), exercise.count) if status in (0, 1) else math.inf
 
 
 def points_for_count(count, solution, broken, points):

@@ -9,7 +9,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from judge import build, judge
+from judge import judge, run_limited
 from patches import ROOT, ExerciseError, all_exercises, apply_patch, read_patch
 
 
@@ -44,7 +44,8 @@ def wrong_repair(exercise, path):
 
 
 def ladders_own(exercise):
-    verdict = judge(exercise.kernel, exercise.landing, exercise)
+    out = f"build/exercise/{exercise.id}_ladder"  # two exercises may judge one kernel at the same time
+    verdict = judge(exercise.kernel, exercise.landing, exercise, out)
     return None if verdict.passed else f"the ladder's own kernel fails ({verdict.kind}):\n{verdict.text}"
 
 
@@ -52,6 +53,11 @@ def main(words):
     exercises = [e for e in all_exercises() if not words or e.id in words or e.name in words]
     if not exercises:
         raise ExerciseError("no exercise to test")
+    # What all jobs link with is built before they start, so that no two of them build it at once.
+    for landing in sorted({e.landing for e in exercises}):
+        programs = [f"build/{folder}/{landing}.{kind}" for folder in ("emu", "emu-fast") for kind in ("run", "test")]
+        if run_limited(["make", "-s", *programs], 900)[0] != 0:
+            raise ExerciseError(f"{landing}.cu doesn't build")
     jobs = []
     for e in exercises:
         jobs.append((e, "as shipped", lambda e=e: shipped(e)))
