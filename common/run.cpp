@@ -242,8 +242,22 @@ int default_iterations(Execution& execution) {
   return int(std::clamp(1000 / std::max(once_ms, 1e-3), 5.0, 100.0));
 }
 
-// FLOP/s of a core on the CPU back end, roughly: good enough to warn of minutes.
-double emulated_flops_per_second(bool watched) { return watched ? 15e6 : 1e9; }
+// How long the step may take on the CPU back end, from a run of it on a small problem.
+double estimated_seconds(const StepInfo& step, const Problem& p) {
+  Problem small = p;
+  small.batch = small.heads = small.kv_heads = 1;
+  small.seqlen_q = std::min(p.seqlen_q, 64);
+  small.seqlen_k = std::min(p.seqlen_k, 64);
+  small.causal = false;
+  const auto begin = std::chrono::steady_clock::now();
+  try {
+    run_once(step, small, make_inputs(small, step.direction, Dist::normal, 0));
+  } catch (const Error&) {
+    return 0;  // a kernel that crashes will say so in the run itself
+  }
+  const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - begin;
+  return seconds.count() * flops(p, step.direction) / flops(small, step.direction);
+}
 
 Status run(const Options& o) {
   const StepInfo& step = main_step();
@@ -285,12 +299,13 @@ Status run(const Options& o) {
   std::ostream quiet(nullptr);
   std::ostream& out = o.json == "-" ? quiet : std::cout;
   print_header(out, r);
-  if (!on_gpu()) {
-    const double seconds = r.model.flops / emulated_flops_per_second(emu::take_report().watched);
-    if (seconds > 10)
+  if (!on_gpu() && r.model.flops > 50e6) {
+    const double seconds = estimated_seconds(step, r.problem);
+    if (seconds > 5) {
       out << "         " << human_flops(r.model.flops) << " is much for the CPU back end: this may take "
           << human_seconds(seconds) << "\n"
           << std::flush;
+    }
   }
   if (o.input.empty()) {
     inputs = make_inputs(r.problem, step.direction, o.dist.value_or(Dist::normal), o.seed.value_or(0));
