@@ -48,28 +48,27 @@ uint64_t scrambled(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-// `count` of 0 .. total-1, ascending: the ends first, then the edges of tiles (16 to 256 rows) at both ends, then any.
+// About `count` of 0 .. total-1, ascending: both ends, the edges of tiles (16 to 256 rows) at both ends, and one at
+// random from each of as many equal stretches as are left.
 std::vector<int> sample(int total, size_t count, uint64_t seed) {
   std::vector<int> chosen;
-  auto choose = [&](long long i) {
-    if (i < 0 || i >= total || chosen.size() >= count) return;
-    if (std::find(chosen.begin(), chosen.end(), int(i)) == chosen.end()) chosen.push_back(int(i));
-  };
   if (count >= size_t(total)) {
     for (int i = 0; i < total; ++i) chosen.push_back(i);
     return chosen;
   }
-  choose(0);
-  choose(total - 1);
+  chosen = {0, total - 1};
   for (int tile : {64, 128, 32, 16, 256}) {
     const int last = (total - 1) / tile * tile;  // where the last, perhaps ragged, tile starts
-    for (int edge : {last, last - 1, tile - 1, tile}) {
-      if (chosen.size() * 2 < count) choose(edge);
-    }
+    for (int edge : {last, last - 1, tile - 1, tile})
+      if (edge >= 0 && edge < total && chosen.size() * 2 < count) chosen.push_back(edge);
   }
-  for (uint64_t draw = 0; chosen.size() < count && draw < 100 * count; ++draw)
-    choose((long long)(scrambled(seed * 1000003 + draw) % uint64_t(total)));
+  const size_t stretches = count - std::min(count, chosen.size());
+  for (size_t n = 0; n < stretches; ++n) {
+    const size_t begin = n * size_t(total) / stretches, end = (n + 1) * size_t(total) / stretches;
+    chosen.push_back(int(begin + scrambled(seed * 1000003 + n) % (end - begin)));
+  }
   std::sort(chosen.begin(), chosen.end());
+  chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
   return chosen;
 }
 
