@@ -208,7 +208,7 @@ std::string supports(const Problem& p, const flash::Device& device) {
 
 flash::StepInfo step_info() {
   flash::StepInfo info;
-  info.number = "05.1";
+  info.number = "05.2";
   info.name = kName;
   info.idea = "fragments by ldmatrix from swizzled tiles: no bank conflicts, no pairs glued together";
   info.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
