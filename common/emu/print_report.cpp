@@ -48,7 +48,7 @@ void print_table(std::ostream& out, const std::vector<std::vector<std::string>>&
       const std::string space(widths[c] - width_of(row[c]), ' ');
       out << " " << (c == 0 ? row[c] + space : space + row[c]) << " ";
     }
-    out << " " << row.back() << "\n";
+    out << (row.back().empty() ? "" : " " + row.back()) << "\n";
   }
 }
 
@@ -184,29 +184,41 @@ void print_report(std::ostream& out, const Report& report) {
     return;
   }
   out << "What the kernels asked of memory (counts, not times; a request is one warp's access)\n\n";
-  std::vector<std::vector<std::string>> rows = {{"kernel", "blocks", "read bytes", "sectors/req", "written bytes",
-                                                 "sectors/req", "shared reads", "conflicts", "shared writes",
-                                                 "conflicts", "barriers"}};
+  std::vector<std::vector<std::string>> global = {{"global memory", "blocks", "bytes read", "sectors/request",
+                                                   "distinct", "bytes written", "sectors/request", "distinct", ""}};
+  std::vector<std::vector<std::string>> shared = {
+      {"shared memory", "reads", "conflicts", "writes", "conflicts", "barriers", ""}};
   for (const KernelReport& kernel : report.kernels) {
     const Counts& c = kernel.total;
-    const bool exact =
-        std::all_of(kernel.lines.begin(), kernel.lines.end(), [](const LineCounts& l) { return l.exact; });
-    rows.push_back({kernel.name + (exact ? "" : " ≈"), count_text(kernel.blocks), count_text(c.global_read.bytes),
-                    ratio(c.global_read.sectors, c.global_read.requests), count_text(c.global_write.bytes),
-                    ratio(c.global_write.sectors, c.global_write.requests), count_text(c.shared_read.requests),
-                    count_text(c.shared_read.conflicts), count_text(c.shared_write.requests),
-                    count_text(c.shared_write.conflicts), count_text(c.barriers)});
+    const auto guess = [](const LineCounts& line) { return !line.exact; };
+    const std::string name = kernel.name + (std::any_of(kernel.lines.begin(), kernel.lines.end(), guess) ? " ≈" : "");
+    global.push_back({name, count_text(kernel.blocks), count_text(c.global_read.bytes),
+                      ratio(c.global_read.sectors, c.global_read.requests), count_text(kernel.distinct_read_bytes),
+                      count_text(c.global_write.bytes), ratio(c.global_write.sectors, c.global_write.requests),
+                      count_text(kernel.distinct_write_bytes), ""});
+    if (c.shared_read.requests + c.shared_write.requests + c.barriers == 0) continue;
+    shared.push_back({name, count_text(c.shared_read.requests), count_text(c.shared_read.conflicts),
+                      count_text(c.shared_write.requests), count_text(c.shared_write.conflicts), count_text(c.barriers),
+                      ""});
   }
-  print_table(out, rows);
-  rows = {{"kernel", "distinct read", "distinct written", "exp", "shuffles", "atomics", "mma", "ldmatrix", "cp.async"}};
+  print_table(out, global);
+  out << "\n";
+  if (shared.size() > 1) print_table(out, shared);
   for (const KernelReport& kernel : report.kernels) {
     const Counts& c = kernel.total;
-    rows.push_back({kernel.name, count_text(kernel.distinct_read_bytes), count_text(kernel.distinct_write_bytes),
-                    count_text(c.exps), count_text(c.shuffles), count_text(c.atomics), count_text(c.mmas),
-                    count_text(c.ldmatrixes), count_text(c.async_copies)});
+    std::string text;
+    auto add = [&](uint64_t n, const char* what) {
+      if (n) text += (text.empty() ? "" : ", ") + count_text(n) + " " + what;
+    };
+    add(c.exps, "exp");
+    add(c.shuffles, "shuffles");
+    add(c.atomics, "atomics");
+    add(c.mmas, "mma");
+    add(c.ldmatrixes, "ldmatrix");
+    add(c.async_copies, "cp.async");
+    if (!text.empty()) out << "\n  " << kernel.name << ": " << text;
   }
   out << "\n";
-  print_table(out, rows);
   for (const KernelReport& kernel : report.kernels) print_lines(out, kernel);
   for (const KernelReport& kernel : report.kernels) {
     const auto guess = [](const LineCounts& l) { return !l.exact; };

@@ -57,7 +57,8 @@ Index index_of(uint32_t linear, Index extent) {
 }
 
 std::string place_in(const Region& region, size_t offset) {
-  return "byte " + std::to_string(offset) + " of " + region.name + (region.is_shared ? " (shared memory)" : "");
+  const bool says_so = !region.is_shared || region.name.find("shared") != std::string::npos;
+  return "byte " + std::to_string(offset) + " of " + region.name + (says_so ? "" : " (shared memory)");
 }
 
 }  // namespace
@@ -271,7 +272,7 @@ Region* MemoryWatcher::find_region(uintptr_t at, unsigned bytes, bool is_write, 
   const uintptr_t pc = reinterpret_cast<uintptr_t>(place.pc);
   const uintptr_t tls_begin = reinterpret_cast<uintptr_t>(block_->tls_begin);
   const bool in_tls = at >= tls_begin && at < reinterpret_cast<uintptr_t>(block_->tls_end);
-  if (!in_tls && in_program(at)) return nullptr;
+  if (in_tls ? distance >= kSlack : in_program(at)) return nullptr;  // a variable that is no array of these
   if (in_tls && is_constructor_guard(reinterpret_cast<const void*>(at))) return nullptr;
 
   // Out of bounds.
