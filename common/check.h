@@ -1,6 +1,6 @@
-// Is a result right? The rule (see check.cpp for its reasons): the error of each row is divided by that row's scale
-// (the RMS of its reference); the largest and the RMS of these over the rows must both be at most twice those of a
-// plain materialised computation in the same precision, plus one ulp of the output type at that scale.
+// Is a result right? The rule (see check.cpp for its reasons): errors are measured against those of a plain materialised
+// computation in the same precision; the largest and the RMS over the rows must both be at most twice as large, plus one
+// ulp of the output type at the row's scale. The scale of a row is the RMS of its reference.
 #pragma once
 #include <string>
 #include <vector>
@@ -22,7 +22,8 @@ const char* verdict_name(Verdict);
 struct TensorCheck {
   std::string tensor;  // "O", "LSE", "dQ", "dK", "dV"
   Verdict verdict = Verdict::pass;
-  double max_error = 0, rms_error = 0;  // scaled by row, as above
+  // Divided by the row's scale. max_*: of the element nearest to (or furthest past) its own bound.
+  double max_error = 0, rms_error = 0;
   double max_bound = 0, rms_bound = 0;
   size_t rows_checked = 0, rows_total = 0;
   size_t wrong = 0;                           // elements that break the rule on their own
