@@ -1,4 +1,4 @@
-// Is a result right? The rule (see check.cpp for its reasons): errors are measured against those of a plain materialised
+// Is a result right? The rule (see check_rule.cpp for its reasons): errors are measured against those of a plain materialised
 // computation in the same precision; the largest and the RMS over the rows must both be at most twice as large, plus one
 // ulp of the output type at the row's scale. The scale of a row is the RMS of its reference.
 #pragma once
@@ -29,8 +29,7 @@ struct TensorCheck {
   size_t wrong = 0;                           // elements that break the rule on their own
   std::vector<int> first_index, worst_index;  // [b, h, i, column] ([b, h, i] for LSE)
   double first_expected = 0, first_got = 0, worst_expected = 0, worst_got = 0;
-  std::string
-      pattern;  // "every row past 63 is wrong", "rows are right up to a constant factor", …; "" if none was seen
+  std::string pattern;  // "every row past 63 is wrong", "right up to a constant factor 2.000"; "" if none was seen
 };
 
 struct CheckResult {

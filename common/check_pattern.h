@@ -11,7 +11,4 @@ namespace flash {
 // Where the wrong elements are and what they look like, in one sentence or two; "" if nothing stands out.
 std::string find_pattern(const Problem&, const Inputs&, const Outputs&, const CheckedRows&);
 
-// What follows from one tensor being right and another wrong; "" if nothing does.
-std::string compare_tensors(const std::vector<TensorCheck>&);
-
 }  // namespace flash

@@ -1,4 +1,4 @@
-// One tensor under check: its checked rows, what they should hold and what they hold. Shared by the verdict (check.cpp)
+// One tensor under check: its checked rows, what they should hold and what they hold. Shared by the verdict (check_rule.cpp)
 // and the words about it (check_pattern.cpp).
 #pragma once
 #include <string>
