@@ -136,7 +136,7 @@ std::vector<const Allocation*> all_allocations();  // by address
 // A mask without the caller's lane, and a stall, are errors that name kernel, block, threads and lines. With
 // `needs_all_lanes` so is an exited lane in the mask; without it exited lanes count as arrived.
 using Combine = void (*)(Block&, Warp&, uint32_t mask, void* const operand[kLanes]);
-void collective(const char* name, uint32_t mask, CallSite site, void* operand, Combine combine,
+void collective(const char* name, uint32_t mask, const CallSite& site, void* operand, Combine combine,
                 bool needs_all_lanes = true);
 
 // End the kernel now, from inside a CUDA thread: launch() throws flash::Error(kDeviceError) with the sentence, the

@@ -91,7 +91,8 @@ uint64_t packed_grid_dim() noexcept {
 }
 void* dynamic_shared_memory() noexcept { return this_thread->block->dynamic_begin; }
 
-void collective(const char* name, uint32_t mask, CallSite site, void* operand, Combine combine, bool needs_all_lanes) {
+void collective(const char* name, uint32_t mask, const CallSite& site, void* operand, Combine combine,
+                bool needs_all_lanes) {
   this_worker->collective(name, mask, site, operand, combine, needs_all_lanes);
 }
 
@@ -239,6 +240,14 @@ void Worker::make_ready(Thread& thread) {
   ++ready_count_;
 }
 
+// A warp that met goes on before the others do: its stacks are still in the cache.
+void Worker::make_ready_first(Thread& thread) {
+  thread.state = ThreadState::ready;
+  --ready_first_;
+  ready_[ready_first_ & (ready_.size() - 1)] = &thread;
+  ++ready_count_;
+}
+
 void Worker::go_on_with_next(Context& from) {
   if (ready_count_ == 0) {
     running_ = this_thread = nullptr;
@@ -291,16 +300,16 @@ void Worker::release_block_barrier_if_all_arrived() {
   }
 }
 
-void Worker::warp_barrier(const char* name, uint32_t mask, CallSite site) {
+void Worker::warp_barrier(const char* name, uint32_t mask, const CallSite& site) {
   meet(name, mask, site, true, false, nullptr, nullptr);
 }
 
-void Worker::collective(const char* name, uint32_t mask, CallSite site, void* operand, Combine combine,
+void Worker::collective(const char* name, uint32_t mask, const CallSite& site, void* operand, Combine combine,
                         bool needs_all_lanes) {
   meet(name, mask, site, false, needs_all_lanes, combine, operand);
 }
 
-void Worker::meet(const char* name, uint32_t mask, CallSite site, bool is_barrier, bool needs_all_lanes,
+void Worker::meet(const char* name, uint32_t mask, const CallSite& site, bool is_barrier, bool needs_all_lanes,
                   Combine combine, void* operand) {
   Thread& self = *running_;
   Warp& warp = *self.warp;
@@ -354,8 +363,8 @@ bool Worker::complete_if_all_arrived(Warp& warp, Meeting* meeting) {
   } else {
     meeting->combine(block_, warp, expected, meeting->operand);
   }
-  for (int lane = 0; lane < kLanes; ++lane) {
-    if (expected >> lane & 1) make_ready(warp.first[lane]);
+  for (int lane = kLanes - 1; lane >= 0; --lane) {
+    if (expected >> lane & 1) make_ready_first(warp.first[lane]);
   }
   auto& meetings = meetings_[size_t(warp.index)];
   if (meeting != &meetings.back()) *meeting = meetings.back();

@@ -27,8 +27,8 @@ class Worker {
     unsigned yes = 0, all = 0;
   };
   BarrierVotes block_barrier(const char* name, CallSite, bool predicate);
-  void warp_barrier(const char* name, uint32_t mask, CallSite);
-  void collective(const char* name, uint32_t mask, CallSite, void* operand, Combine, bool needs_all_lanes);
+  void warp_barrier(const char* name, uint32_t mask, const CallSite&);
+  void collective(const char* name, uint32_t mask, const CallSite&, void* operand, Combine, bool needs_all_lanes);
   // Drops the block's fibers and makes run_block() throw. The caller fills kind and message (a sentence); the kernel,
   // the block, the thread and the seed are added.
   [[noreturn]] void stop(RuntimeFault);
@@ -49,10 +49,12 @@ class Worker {
   };
 
   static void fiber_main();
-  void meet(const char* name, uint32_t mask, CallSite, bool is_barrier, bool needs_all_lanes, Combine, void* operand);
+  void meet(const char* name, uint32_t mask, const CallSite&, bool is_barrier, bool needs_all_lanes, Combine,
+            void* operand);
   bool complete_if_all_arrived(Warp&, Meeting*);
   void release_block_barrier_if_all_arrived();
   void thread_exits();
+  void make_ready_first(Thread&);
   void make_ready(Thread&);
   void wait();  // the running fiber lets the next one go on, and returns when it is its turn again
   void go_on_with_next(Context& from);
