@@ -180,6 +180,12 @@ TEST_CASE("sectors of global reads and writes") {
   }
 }
 
+TEST_CASE("sectors of a loop that moves by less than a sector") {
+  const Counts c = counts_of(run_sliding_read);
+  CHECK(c.global_read.requests == 32);
+  CHECK(c.global_read.sectors == 4 * 4 + 28 * 5);  // 128 bytes are 4 sectors where they begin with one, else 5
+}
+
 TEST_CASE("distinct bytes are counted once, however often they are read") {
   flash::emu::reset_report();
   run_global_read(pattern("broadcast, 16 bytes"));

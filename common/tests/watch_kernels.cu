@@ -138,6 +138,18 @@ __global__ void barrier_too_early(const float* in, float* out) {
   for (int i = 0; i < 4; ++i) out[t] = tile[(t + 16 * i) % kThreads];
 }
 
+// The last thread to read the word is the one that overwrites it: the others' reads must not be forgotten.
+template <bool kFaulty>
+__global__ void reader_writes(const float* in, float* out) {
+  __shared__ float word;
+  const int t = threadIdx.x;
+  if (t == 0) word = in[0];
+  __syncthreads();
+  out[t] = word;
+  if (!kFaulty) __syncthreads();
+  if (t == kThreads - 1) word = out[t] + 1.0f;
+}
+
 // ---- races across blocks --------------------------------------------------------------------------------------------
 
 template <bool kFaulty>
@@ -238,6 +250,14 @@ template <bool kFaulty>
 __global__ void unwritten_global(const float* in, float* out) {
   const int t = threadIdx.x;
   out[t] = kFaulty ? out[kThreads + t] : in[t];
+}
+
+template <bool kFaulty>
+__global__ void unwritten_sum(const float* in, float* out) {
+  const int t = threadIdx.x;
+  if (!kFaulty && t == 0) out[0] = 0.0f;
+  __syncthreads();
+  atomicAdd(&out[0], in[t]);
 }
 
 template <bool kFaulty>
@@ -349,6 +369,7 @@ const std::vector<FaultCase>& fault_cases() {
       FAULT_CASE(atomic_and_plain, "a plain read beside atomics", "race", "sum", 1, kThreads, kThreads, 0),
       FAULT_CASE(block_in_global, "no barrier, through global memory", "race", "out", 1, kThreads, 2 * kThreads, 0),
       FAULT_CASE(barrier_too_early, "the barrier stands before the writes", "race", "tile", 1, kThreads, kThreads, 0),
+      FAULT_CASE(reader_writes, "a word overwritten while others read it", "race", "word", 1, kThreads, kThreads, 0),
       FAULT_CASE(blocks_one_sum, "all blocks write one word", "race", "out", 4, kThreads, kThreads, 0),
       FAULT_CASE(blocks_talk, "a block reads what another wrote", "race", "out", 4, kThreads, 8 * kThreads, 0),
       {"blocks_add", "blocks add without atomics", "race", "sums", run_blocks_add},
@@ -365,6 +386,7 @@ const std::vector<FaultCase>& fault_cases() {
                  2 * kThreads, 0),
       FAULT_CASE(unwritten_global, "global memory read that nothing wrote", "uninitialised", "out", 1, kThreads,
                  2 * kThreads, 0),
+      FAULT_CASE(unwritten_sum, "atomics on a sum nobody set to 0", "uninitialised", "out", 1, kThreads, kThreads, 0),
       FAULT_CASE(misaligned_float4, "float4 read at 4 bytes past its multiple", "misaligned", "in", 1, kThreads,
                  4 * kThreads + 4, 0),
       FAULT_CASE(misaligned_float2, "float2 read at 4 bytes past its multiple", "misaligned", "tile", 1, kThreads,
@@ -459,6 +481,12 @@ __global__ void atomic_add(const int* index, float* target, float* out) {
 __global__ void divergent_loop(const float* in, float* out) {
   float sum = 0.0f;
   for (int i = 0; i <= int(threadIdx.x); ++i) sum += in[i * kWarpSize + threadIdx.x];
+  out[threadIdx.x] = sum;
+}
+
+__global__ void sliding_read(const float* in, float* out) {
+  float sum = 0.0f;
+  for (int i = 0; i < kWarpSize; ++i) sum += in[i + threadIdx.x];
   out[threadIdx.x] = sum;
 }
 
@@ -568,6 +596,13 @@ void run_divergent_loop() {
   DeviceBuffer in("in", kWarpSize * kWarpSize * sizeof(float)), out("out", kWarpSize * sizeof(float));
   filled(in);
   launch(divergent_loop, 1, kWarpSize, 0, nullptr, floats(in), floats(out));
+  synchronize();
+}
+
+void run_sliding_read() {
+  DeviceBuffer in("in", 2 * kWarpSize * sizeof(float)), out("out", kWarpSize * sizeof(float));
+  filled(in);
+  launch(sliding_read, 1, kWarpSize, 0, nullptr, floats(in), floats(out));
   synchronize();
 }
 

@@ -36,5 +36,6 @@ void run_global_write(const Pattern&);
 void run_atomic_add(const Pattern&);  // 4-byte patterns on global memory
 
 void run_divergent_loop();  // lane l reads l + 1 floats, each row of 32 apart
+void run_sliding_read();    // lane l reads floats l, l + 1, ... l + 31
 void run_ldmatrix(int row_stride_bytes);
 }  // namespace flash::watch_kernels

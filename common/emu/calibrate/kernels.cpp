@@ -33,6 +33,7 @@ void all_patterns() {
     if (p.bytes == 4) one_pattern("atomicAdd, " + p.name, [&] { run_atomic_add(p); });
   }
   one_pattern("divergent loop", run_divergent_loop);
+  one_pattern("sliding read", run_sliding_read);
   for (const int stride : {16, 32, 64, 80, 128, 144, 256, 272}) {
     one_pattern("ldmatrix, rows " + std::to_string(stride) + " bytes apart", [&] { run_ldmatrix(stride); });
   }
