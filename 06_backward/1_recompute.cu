@@ -181,8 +181,7 @@ __global__ void __launch_bounds__(kThreads)
       load_tile<kHeadDim, kBlockM>(do_tile, &d_o[row0 * kHeadDim], rows);
       if (int(threadIdx.x) < kBlockM) {
         const bool valid = int(threadIdx.x) < rows;
-        const float lse = valid ? softmax_lse[row0 + threadIdx.x] : INFINITY;
-        stats[threadIdx.x] = lse == -INFINITY ? INFINITY : lse;  // a row that sees no key: exp(s - inf) = 0
+        stats[threadIdx.x] = valid ? softmax_lse[row0 + threadIdx.x] : 0.f;
         stats[kBlockM + threadIdx.x] = valid ? d_sum[row0 + threadIdx.x] : 0.f;
       }
       __syncthreads();  // they are there (and before the first, K and V)
@@ -194,7 +193,7 @@ __global__ void __launch_bounds__(kThreads)
         const int row = ty + i * T::kScoreLanesY;
         for (int j = 0; j < T::kKeys; ++j) {
           const int key = tx + j * T::kScoreLanesX;
-          const bool seen = key < keys_left && (!p.causal || first_key + key <= query + row + diagonal);
+          const bool seen = row < rows && key < keys_left && (!p.causal || first_key + key <= query + row + diagonal);
           const float weight = seen ? expf(s[i][j] * p.softmax_scale - stats[row]) : 0.f;
           p_tile[row * T::kScoreStride + key] = weight;
           ds_tile[row * T::kScoreStride + key] = weight * (dp[i][j] - stats[kBlockM + row]);

@@ -13,6 +13,7 @@
 //   shared memory a block may have.
 // Papers: FlashAttention-2 (arXiv 2307.08691), Algorithm 2; its B_c is kBlockN, its B_r kBlockM.
 #include <algorithm>
+#include <type_traits>
 
 #include "common/attention.h"
 #include "common/cuda.cuh"
@@ -45,9 +46,15 @@ struct Tiles {
                 "TILE=MxN: dQ is M/32 times head_dim/32 squares, and N/16 warps must be a multiple of that");
 };
 
+// P is kept 2^14 times too large in fp16, which knows no number between 0 and 6e-8 and few below 6e-5: P <= 1.
+template <class Element>
+constexpr int kPExponent = std::is_same_v<Element, __half> ? 14 : 0;
+template <class Element>
+constexpr float kPUnit = 1.f / (1 << kPExponent<Element>);  // 1 in units of P
+
 struct Params {
   const void *q, *k, *v, *d_o;
-  const float *lse2, *d_sum;  // workspace [batch, heads, padded_q]: LSE in base 2 (+inf: no key), D
+  const float *lse2, *d_sum;  // workspace [batch, heads, padded_q]: LSE in base 2 and units of P (+inf: no key), D
   float* dq_accum;            // workspace [batch, heads, padded_q, head_dim] in patches; nullptr: dQ isn't wanted
   void *dq, *dk, *dv;
   int heads, kv_heads, seqlen_q, seqlen_k, padded_q;
@@ -154,6 +161,7 @@ template <class Element, int kQueries>
 __device__ __forceinline__ void make_ds(uint32_t (&ds_t)[kMTiles][kQueries][4],
                                         const float (&dp)[kMTiles][kQueries][2][4], const float* d_sum, uint4* handover,
                                         uint32_t* patches) {
+  constexpr float kUnit = kPUnit<Element>;
   for (int n = 0; n < kQueries; ++n) {
     const float2 d[2] = {*reinterpret_cast<const float2*>(d_sum + n * 16),
                          *reinterpret_cast<const float2*>(d_sum + n * 16 + 8)};
@@ -164,7 +172,7 @@ __device__ __forceinline__ void make_ds(uint32_t (&ds_t)[kMTiles][kQueries][4],
       for (int i = 0; i < 4; ++i) {
         const float2 p = unpack<Element>(p_t[i]);
         const float* const c = &dp[m][n][i / 2][i % 2 * 2];
-        ds_t[m][n][i] = pack<Element>(p.x * (c[0] - d[i / 2].x), p.y * (c[1] - d[i / 2].y));
+        ds_t[m][n][i] = pack<Element>(p.x * kUnit * (c[0] - d[i / 2].x), p.y * kUnit * (c[1] - d[i / 2].y));
         patches[(m * kQueries + n) * (kPatch / 2) + i * kWarpSize] = ds_t[m][n][i];
       }
     }
@@ -296,7 +304,7 @@ __global__ void __launch_bounds__(T::kThreads) backward_kernel(Params p) {
   if (steps > 0) copy_step(0, 0);
   cp_async_commit();
 
-  float accum[kMTiles][kHeadDim / 16][2][4] = {};  // P team: dV; dS team: dK / scale
+  float accum[kMTiles][kHeadDim / 16][2][4] = {};  // P team: dV in units of P; dS team: dK / scale
   int stage = 0;                                   // step % kStages
   for (int step = 0; step < steps + 2; ++step) {
     const int stage_before = stage == 0 ? kStages - 1 : stage - 1, stage_after = stage == kStages - 1 ? 0 : stage + 1;
@@ -341,7 +349,7 @@ __global__ void __launch_bounds__(T::kThreads) backward_kernel(Params p) {
   }
 
   write_rows<kHeadDim>(static_cast<Element*>(ds_team ? p.dk : p.dv) + kv_offset + warp_key * kHeadDim, accum,
-                       ds_team ? p.scale : 1.f, p.seqlen_k - first_key - warp_key);
+                       ds_team ? p.scale : kPUnit<Element>, p.seqlen_k - first_key - warp_key);
 }
 
 // Before it: D = rowsum(dO * O), the LSE in base 2, and zeros for the dQ accumulator. 8 columns a thread.
@@ -367,7 +375,8 @@ __global__ void prepare_kernel(const Element* o, const Element* d_o, const float
   for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
   if (index % kLanes == 0) {
     const float lse = i < seqlen_q ? softmax_lse[row] : -INFINITY;
-    lse2[padded_row] = lse == -INFINITY ? INFINITY : lse * kLog2e;  // a row that sees no key: exp(S - inf) = 0
+    lse2[padded_row] =
+        lse == -INFINITY ? INFINITY : lse * kLog2e - kPExponent<Element>;  // a row that sees no key: exp(S - inf) = 0
     d_sum[padded_row] = sum;
   }
   if (dq_accum == nullptr) return;
@@ -450,7 +459,7 @@ __global__ void __launch_bounds__(kDqThreads) deterministic_dq_kernel(Params p) 
         float d[2];
         for (int j = 0; j < 2; ++j) {
           const float prob = ex2(s[0][n][i / 2][i % 2 * 2 + j] * (p.scale * kLog2e) - lse2[i % 2]);
-          d[j] = prob * (dp[0][n][i / 2][i % 2 * 2 + j] - d_sum[i % 2]);
+          d[j] = prob * kPUnit<Element> * (dp[0][n][i / 2][i % 2 * 2 + j] - d_sum[i % 2]);
         }
         ds[0][n][i] = pack<Element>(d[0], d[1]);
       }
