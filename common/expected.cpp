@@ -38,6 +38,11 @@ std::vector<double> norms(const std::vector<float>& rows, int n) {
 // See expected.h: the part of the result, added by finish_units, and the part of a term have the same form.
 double summing_error2(double n, double term) { return square(kUnitFp32 * term) * n / 2; }
 
+// See expected.h: what tensor cores cut off a dot product of n terms.
+double cut_off(Dtype dtype, int n, double value) {
+  return dtype == Dtype::fp32 ? 0 : kUnitFp32 * (n / 16.0) * std::fabs(value);
+}
+
 double dot_error2(int n, double x_norm, double y_norm, double value) {
   return square(kUnitFp32 * x_norm * y_norm) / 2 + summing_error2(n, value);
 }
@@ -47,9 +52,12 @@ double exp_error2(double score, double offset) {
   return square(kUnitFp32) * (square(kExpError) + square(score) + square(offset) + square(score - offset));
 }
 
-void finish_units(double n, ExpectedRow* row) {
-  for (size_t c = 0; c < row->unit.size(); ++c)
-    row->unit[c] = std::sqrt(row->unit[c] + summing_error2(n, row->value[c]));
+// From sums of squares to units.
+void finish_units(Dtype dtype, double n, ExpectedRow* row) {
+  for (size_t c = 0; c < row->unit.size(); ++c) {
+    const double value = row->value[c];
+    row->unit[c] = std::sqrt(row->unit[c] + summing_error2(n, value) + square(rounding(dtype, value)));
+  }
 }
 
 }  // namespace
@@ -73,7 +81,7 @@ ExpectedForwardRow ExpectedForward::row(int b, int h, int i) const {
   row.lse_unit = 0;
   if (keys == 0) return row;
 
-  std::vector<double> probability(keys), score_error2(keys);
+  std::vector<double> probability(keys), score_error2(keys), score_cut_off(keys);
   const double q_norm = norm(q, d);
   double maximum = -std::numeric_limits<double>::infinity();
   for (int j = 0; j < keys; ++j) {
@@ -81,6 +89,7 @@ ExpectedForwardRow ExpectedForward::row(int b, int h, int i) const {
     const double product = dot(q, k_j, d);
     probability[j] = p.softmax_scale * product;
     score_error2[j] = square(p.softmax_scale) * dot_error2(d, q_norm, k_norm[j], product);
+    score_cut_off[j] = p.softmax_scale * cut_off(p.dtype, d, product);
     maximum = std::max(maximum, probability[j]);
   }
   for (int j = 0; j < keys; ++j) score_error2[j] += exp_error2(probability[j], maximum);
@@ -91,6 +100,7 @@ ExpectedForwardRow ExpectedForward::row(int b, int h, int i) const {
 
   for (int j = 0; j < keys; ++j) add_scaled(row.o.value.data(), probability[j], v + size_t(j) * d, d);
   double lse_unit = summing_error2(keys, 1) + square(kUnitFp32 * row.lse);
+  lse_unit += square(dot(probability.data(), score_cut_off.data(), keys));  // the same way in every score
   for (int j = 0; j < keys; ++j) {
     if (probability[j] < 1e-12) continue;  // too little to be seen in any sum
     // A score's error moves the row towards v_j and away from O (the division by the sum); rounding P moves it by v_j.
@@ -103,7 +113,7 @@ ExpectedForwardRow ExpectedForward::row(int b, int h, int i) const {
     lse_unit += by_score;
   }
   row.lse_unit = std::sqrt(lse_unit);
-  finish_units(keys, &row.o);
+  finish_units(p.dtype, keys, &row.o);
   return row;
 }
 
@@ -166,7 +176,8 @@ ExpectedRow ExpectedBackward::dq_row(int b, int h, int i) const {
   }
   // D's error is the same in every term of the row: it doesn't average out.
   for (int c = 0; c < d; ++c) dq.unit[c] += square(scale * weighted_keys[c]) * d_error2_[q];
-  if (keys > 0) finish_units(keys + 2 * square(softmax_lse_[q]), &dq);  // LSE's scaling moves the row as a whole
+  if (keys > 0)
+    finish_units(p_.dtype, keys + 2 * square(softmax_lse_[q]), &dq);  // LSE's scaling moves the row as a whole
   return dq;
 }
 
@@ -189,8 +200,8 @@ void ExpectedBackward::dkv_row(int b, int kv_head, int j, ExpectedRow* dk, Expec
                          &in_.d_o[q * d], d);
     }
   }
-  finish_units(terms, dk);
-  finish_units(terms, dv);
+  finish_units(p_.dtype, terms, dk);
+  finish_units(p_.dtype, terms, dv);
 }
 
 }  // namespace flash

@@ -4,8 +4,11 @@
 //   a sum of n terms in fp32: each of n partial sums is rounded. They are about as large as the larger of the result and
 //     the root of the terms' summed squares (a random walk): u32 sqrt(n / 2) of both. u32 = 2^-24
 //   so a dot product x . y of d terms: u32 sqrt((|x|^2 |y|^2 + d (x . y)^2) / 2), |x| the Euclidean norm
-//   P and dS are rounded to the dtype once: u |P|, u |dS|; u = 2^-24, 2^-11 (fp16), 2^-8 (bf16)
+//   P and dS, and then the output, are rounded to the dtype: u |P|, u |dS|, u |O|; u = 2^-24, 2^-11 (fp16), 2^-8 (bf16)
 //   an error e in a score is a relative error e in its P
+//   tensor cores (so: fp16, bf16) don't round a sum, they cut it off, after every 16 terms or more often. That is up to
+//     2 u32 of a partial sum, and always towards zero: it adds up over the d / 16 steps of a score, whose partial sums
+//     are half as large as the score on average, and it moves all scores of a row alike, so LSE as well: u32 d / 16 |score|
 //
 // The constants are such that the standard deviation of a right kernel's error is about half a unit.
 // Units differ from row to row where one figure for all rows would not do: dQ of a row that sees one key is exactly
