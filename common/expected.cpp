@@ -43,11 +43,6 @@ double cut_off(Dtype dtype, int n, double value) {
   return dtype == Dtype::fp32 ? 0 : kUnitFp32 * (n / 16.0) * std::fabs(value);
 }
 
-// See expected.h: what tensor cores cut off a dot product of n terms.
-double cut_off(Dtype dtype, int n, double value) {
-  return dtype == Dtype::fp32 ? 0 : kUnitFp32 * (n / 16.0) * std::fabs(value);
-}
-
 double dot_error2(int n, double x_norm, double y_norm, double value) {
   return square(kUnitFp32 * x_norm * y_norm) / 2 + summing_error2(n, value);
 }
@@ -95,7 +90,6 @@ ExpectedForwardRow ExpectedForward::row(int b, int h, int i) const {
     probability[j] = p.softmax_scale * product;
     score_error2[j] = square(p.softmax_scale) * dot_error2(d, q_norm, k_norm[j], product);
     score_cut_off[j] = p.softmax_scale * cut_off(p.dtype, d, product);
-    score_cut_off[j] = p.softmax_scale * cut_off(p.dtype, d, product);
     maximum = std::max(maximum, probability[j]);
   }
   for (int j = 0; j < keys; ++j) score_error2[j] += exp_error2(probability[j], maximum);
@@ -106,7 +100,6 @@ ExpectedForwardRow ExpectedForward::row(int b, int h, int i) const {
 
   for (int j = 0; j < keys; ++j) add_scaled(row.o.value.data(), probability[j], v + size_t(j) * d, d);
   double lse_unit = summing_error2(keys, 1) + square(kUnitFp32 * row.lse);
-  lse_unit += square(dot(probability.data(), score_cut_off.data(), keys));  // the same way in every score
   lse_unit += square(dot(probability.data(), score_cut_off.data(), keys));  // the same way in every score
   for (int j = 0; j < keys; ++j) {
     if (probability[j] < 1e-12) continue;  // too little to be seen in any sum
