@@ -40,7 +40,7 @@ double summing_error2(double n, double term) { return square(kUnitFp32 * term) *
 
 // See expected.h: what tensor cores cut off a dot product of n terms.
 double cut_off(Dtype dtype, int n, double value) {
-  return dtype == Dtype::fp32 ? 0 : kUnitFp32 * (n / 16.0) * std::fabs(value);
+  return dtype == Dtype::fp32 ? 0 : kUnitFp32 * (n / 8.0) * std::fabs(value);
 }
 
 double dot_error2(int n, double x_norm, double y_norm, double value) {
