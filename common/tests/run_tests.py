@@ -40,7 +40,7 @@ def main():
         # Scripts run other programs and move ./run about: one after the other, beside the binaries.
         scripts = [p for p in programs if p.endswith(".py")]
         jobs = [pool.submit(lambda: [run(p) for p in scripts])]
-        jobs += [pool.submit(lambda p: [run(p)], p) for p in programs if p not in scripts]
+        jobs += [pool.submit(lambda p: [run(p)], p) for p in reversed(programs) if p not in scripts]  # later steps take longer
         for job in concurrent.futures.as_completed(jobs):
             for program, good, bad, output, seconds in job.result():
                 passed, failed = passed + good, failed + bad
