@@ -391,9 +391,10 @@ void MemoryWatcher::flush(unsigned w) {
     AccessCounts& counts = site.is_shared ? (site.is_write ? site.counts.shared_write : site.counts.shared_read)
                                           : (site.is_write ? site.counts.global_write : site.counts.global_read);
     const uint64_t before = counts.requests;
-    site.exact &= group_requests(lanes, site.bytes, site.is_shared, counts);
+    const bool is_atomic = site.kind == AccessKind::atomic;
+    site.exact &= group_requests(lanes, {site.bytes, site.is_shared, site.is_write, is_atomic}, counts);
     const uint64_t requests = counts.requests - before;
-    if (site.kind == AccessKind::atomic) site.counts.atomics += requests;
+    if (is_atomic) site.counts.atomics += requests;
     if (site.kind == AccessKind::ldmatrix) site.counts.ldmatrixes += requests;
     if (site.kind == AccessKind::async_target) site.counts.async_copies += requests;
     for (Stream* lane : lanes) {

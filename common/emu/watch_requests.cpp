@@ -75,20 +75,68 @@ unsigned fullest_bank(const uint64_t address[kLanes], uint32_t lanes, unsigned w
 
 }  // namespace
 
-Wavefronts wavefronts(const uint64_t address[kLanes], uint32_t mask, unsigned size) {
+unsigned atomic_sectors(const uint64_t address[kLanes], uint32_t mask, unsigned size) {
+  unsigned total = 0;
+  while (mask) {  // in each round every address is updated once
+    uint32_t round = 0;
+    for (uint32_t rest = mask; rest; rest &= rest - 1) {
+      const int lane = __builtin_ctz(rest);
+      bool taken = false;
+      for (uint32_t others = round; others && !taken; others &= others - 1) {
+        taken = address[__builtin_ctz(others)] == address[lane];
+      }
+      if (!taken) round |= 1u << lane;
+    }
+    total += sectors(address, round, size);
+    mask &= ~round;
+  }
+  return total;
+}
+
+namespace {
+
+// Does lane l want the same address as lane l ^ distance, for all lanes that are there?
+bool agree(const uint64_t address[kLanes], uint32_t lanes, unsigned distance) {
+  for (uint32_t rest = lanes; rest; rest &= rest - 1) {
+    const unsigned lane = unsigned(__builtin_ctz(rest)), other = lane ^ distance;
+    if ((lanes >> other & 1) && address[lane] != address[other]) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Wavefronts wavefronts(const uint64_t address[kLanes], uint32_t mask, unsigned size, bool is_write) {
   const unsigned words = std::max(1u, size / 4);
+  // 4 bytes a lane: the warp is one pass. 8: each half warp is one. 16: each quarter. But two neighbouring passes of a
+  // read become one if lanes agree in pairs (l and l ^ 1, or l and l ^ 2): then they want no more than one pass holds.
   const unsigned lanes_a_pass = kLanes / words;
   Wavefronts result;
-  for (unsigned begin = 0; begin < kLanes; begin += lanes_a_pass) {
-    const uint32_t pass = mask & uint32_t(((uint64_t(1) << lanes_a_pass) - 1) << begin);
-    if (!pass) continue;
-    result.total += fullest_bank(address, pass, words);
+  auto pass = [&](uint32_t lanes) {
+    if (!lanes) return;
+    result.total += fullest_bank(address, lanes, words);
     result.least += 1;
+  };
+  auto lanes_from = [&](unsigned begin, unsigned count) {
+    return mask & uint32_t(((uint64_t(1) << count) - 1) << begin);
+  };
+  if (words == 1) {
+    pass(mask);
+    return result;
+  }
+  for (unsigned begin = 0; begin < kLanes; begin += 2 * lanes_a_pass) {
+    const uint32_t both = lanes_from(begin, 2 * lanes_a_pass);
+    if (!is_write && (agree(address, both, 1) || agree(address, both, 2))) {
+      pass(both);
+    } else {
+      pass(lanes_from(begin, lanes_a_pass));
+      pass(lanes_from(begin + lanes_a_pass, lanes_a_pass));
+    }
   }
   return result;
 }
 
-bool group_requests(Stream* const lanes[kLanes], unsigned size, bool is_shared, AccessCounts& counts) {
+bool group_requests(Stream* const lanes[kLanes], RequestKind kind, AccessCounts& counts) {
   struct Cursor {
     const Run* run;
     const Run* end;
@@ -108,16 +156,16 @@ bool group_requests(Stream* const lanes[kLanes], unsigned size, bool is_shared, 
     const uint64_t count = lanes[l]->count();
     least = std::min(least, count), most = std::max(most, count), accesses += count;
   }
-  counts.bytes += accesses * size;
+  counts.bytes += accesses * kind.size;
   counts.requests += most;
 
   auto count_request = [&](uint64_t times) {
-    if (is_shared) {
-      const Wavefronts w = wavefronts(address, active, size);
+    if (kind.is_shared) {
+      const Wavefronts w = wavefronts(address, active, kind.size, kind.is_write);
       counts.wavefronts += w.total * times;
       counts.conflicts += (w.total - w.least) * times;
     } else {
-      counts.sectors += sectors(address, active, size) * times;
+      counts.sectors += (kind.is_atomic ? atomic_sectors : sectors)(address, active, kind.size) * times;
     }
   };
   auto step = [&](uint64_t steps) {
@@ -140,7 +188,7 @@ bool group_requests(Stream* const lanes[kLanes], unsigned size, bool is_shared, 
     // Moving all lanes by whole sectors, or by whole words in shared memory, changes nothing: the pattern repeats.
     uint64_t period = length;
     if (same_stride) {
-      const uint64_t unit = is_shared ? 4 : 32;
+      const uint64_t unit = kind.is_shared ? 4 : 32;
       period = unit / std::gcd(uint64_t(first_stride < 0 ? -first_stride : first_stride), unit);
     }
     const uint64_t different = std::min(period, length);

@@ -48,15 +48,25 @@ class Stream {
 // Distinct 32-byte sectors that the lanes of `mask` touch, `size` bytes (1 to 16) at address[lane] each.
 unsigned sectors(const uint64_t address[kLanes], uint32_t mask, unsigned size);
 
+// Sectors that atomics on global memory move: lanes that update one address do so one after the other, so a sector counts
+// as often as its busiest address has lanes.
+unsigned atomic_sectors(const uint64_t address[kLanes], uint32_t mask, unsigned size);
+
 // Wavefronts: passes over shared memory's 32 banks of 4 bytes that the request takes; `least` is what as many lanes of
 // that size need without bank conflicts.
 struct Wavefronts {
   unsigned total = 0, least = 0;
 };
-Wavefronts wavefronts(const uint64_t address[kLanes], uint32_t mask, unsigned size);
+Wavefronts wavefronts(const uint64_t address[kLanes], uint32_t mask, unsigned size, bool is_write);
+
+// What a site's accesses are, for grouping.
+struct RequestKind {
+  unsigned size;  // bytes a lane
+  bool is_shared, is_write, is_atomic;
+};
 
 // Groups the streams of a warp at one site into requests and adds them to `counts`. lanes[l] is nullptr where lane l
 // didn't run the site. False where the lanes ran it different numbers of times: the grouping is then a guess.
-bool group_requests(Stream* const lanes[kLanes], unsigned size, bool is_shared, AccessCounts& counts);
+bool group_requests(Stream* const lanes[kLanes], RequestKind kind, AccessCounts& counts);
 
 }  // namespace flash::emu

@@ -143,11 +143,34 @@ TEST_CASE("bank conflicts of reads and writes") {
   }
 }
 
-TEST_CASE("lanes that read one word share it") {
-  for (const int bytes : {4, 8, 16}) {
-    const std::string tail = ", " + std::to_string(bytes) + " bytes";
-    CHECK(counts_of([&] { run_shared_read(pattern("broadcast" + tail)); }).shared_read.conflicts == 0);
-    CHECK(counts_of([&] { run_shared_read(pattern("repeated every 4 lanes" + tail)); }).shared_read.conflicts == 0);
+TEST_CASE("lanes that read one word share it, and pairs of lanes share a pass") {
+  struct Case {
+    std::string name;
+    int bytes;
+    unsigned wavefronts, conflicts;
+  };
+  // 8-byte reads take two passes and 16-byte ones four, unless neighbours, or next but one, want the same: then half.
+  const Case cases[] = {
+      {"broadcast", 4, 1, 0},
+      {"broadcast", 8, 1, 0},
+      {"broadcast", 16, 2, 0},
+      {"one for each 2 neighbours", 8, 1, 0},
+      {"one for each 2 neighbours", 16, 2, 0},
+      {"repeated every 2 lanes", 8, 1, 0},
+      {"repeated every 2 lanes", 16, 2, 0},
+      {"repeated every 4 lanes", 8, 2, 0},
+      {"repeated every 4 lanes", 16, 4, 0},
+      {"repeated every 2 lanes, 32 floats apart", 8, 2, 1},
+      {"repeated every 2 lanes, 32 floats apart", 16, 4, 2},
+      {"even lanes alone", 8, 2, 1},
+      {"one lane", 16, 1, 0},
+  };
+  for (const Case& c : cases) {
+    const Pattern& p = pattern(c.name + ", " + std::to_string(c.bytes) + " bytes");
+    INFO(p.name);
+    const Counts read = counts_of([&] { run_shared_read(p); });
+    CHECK(read.shared_read.wavefronts == c.wavefronts);
+    CHECK(read.shared_read.conflicts == c.conflicts);
   }
 }
 
@@ -200,6 +223,8 @@ TEST_CASE("atomics count as writes of a warp, and don't race among themselves") 
   CHECK(c.atomics == 1);
   CHECK(c.global_write.requests == 2);
   CHECK(c.global_write.bytes == 2 * 32 * 4);
+  CHECK(c.global_write.sectors == 32 + 4);  // on one address they come one after the other; then 4 for the output
+  CHECK(counts_of([] { run_atomic_add(pattern("stride 1 floats, 4 bytes")); }).global_write.sectors == 4 + 4);
 }
 
 TEST_CASE("a line that lanes ran different numbers of times is marked") {

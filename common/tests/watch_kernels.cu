@@ -264,7 +264,7 @@ template <bool kFaulty>
 __global__ void misaligned_float4(const float* in, float* out) {
   const int t = threadIdx.x;
   const float4 v = *reinterpret_cast<const float4*>(in + 4 * t + (kFaulty ? 1 : 0));
-  out[t] = v.x + v.w;
+  out[t] = v.x + v.y + v.z + v.w;
 }
 
 template <bool kFaulty>

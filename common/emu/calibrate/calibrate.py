@@ -3,17 +3,22 @@
 
 `make calibrate` builds what it needs and runs it; the tables (markdown) go to the terminal. docs/emulator.md holds them.
 
-usage: calibrate.py EMU_FOLDER CUDA_FOLDER [patterns] [steps] [faults] [--raw FOLDER]
+usage: calibrate.py EMU_FOLDER CUDA_FOLDER [patterns] [steps] [faults] [--raw FOLDER] [--again]
+
+--raw FOLDER keeps what Nsight Compute and compute-sanitizer said (default build/calibrate); --again compares with that
+instead of running them, on a machine without a GPU as well.
 """
 import csv
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-# Our counts -> the metric (or metrics, added up) of Nsight Compute.
+# Our counts -> the metrics of Nsight Compute, added up. (It has no count of shared requests that leaves out instructions
+# of which every lane was switched off, as an unrolled loop has them.)
 METRICS = {
     "global_read_requests": ["l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum"],
     "global_read_sectors": ["l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum"],
@@ -21,30 +26,14 @@ METRICS = {
                               "l1tex__t_requests_pipe_lsu_mem_global_op_red.sum"],
     "global_write_sectors": ["l1tex__t_sectors_pipe_lsu_mem_global_op_st.sum",
                              "l1tex__t_sectors_pipe_lsu_mem_global_op_red.sum"],
-    "shared_read_requests": ["smsp__inst_executed_op_shared_ld.sum", "smsp__inst_executed_op_ldsm.sum"],
     "shared_read_wavefronts": ["l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum"],
     "shared_read_conflicts": ["l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum"],
-    "shared_write_requests": ["smsp__inst_executed_op_shared_st.sum"],
     "shared_write_wavefronts": ["l1tex__data_pipe_lsu_wavefronts_mem_shared_op_st.sum"],
     "shared_write_conflicts": ["l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_st.sum"],
+    "async_copies": ["smsp__inst_executed_op_ldgsts.sum"],
 }
-# Looked at beside these where the chip has them: asynchronous copies and matrix loads are counted on their own.
-MORE_METRICS = [
-    "smsp__inst_executed_op_ldgsts.sum",
-    "l1tex__t_requests_pipe_lsu_mem_global_op_ldgsts.sum",
-    "l1tex__t_sectors_pipe_lsu_mem_global_op_ldgsts.sum",
-    "l1tex__t_requests_pipe_lsu_mem_global_op_ldgsts_cache_access.sum",
-    "l1tex__t_requests_pipe_lsu_mem_global_op_ldgsts_cache_bypass.sum",
-    "l1tex__t_sectors_pipe_lsu_mem_global_op_ldgsts_cache_access.sum",
-    "l1tex__t_sectors_pipe_lsu_mem_global_op_ldgsts_cache_bypass.sum",
-    "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ldgsts.sum",
-    "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ldsm.sum",
-    "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ldgsts.sum",
-    "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ldsm.sum",
-    "l1tex__t_requests_pipe_lsu_mem_global_op_atom.sum",
-    "l1tex__t_sectors_pipe_lsu_mem_global_op_atom.sum",
-]
 STEP_PROBLEM = ["--batch", "1", "--heads", "2", "--seqlen", "256", "--head-dim", "64"]
+HANGS = -1
 TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
 
 
@@ -52,17 +41,32 @@ def run(command, **more):
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **more)
 
 
+def run_for(seconds, command):
+    """The command's output; if it takes longer it is ended with all its children, and the answer says so."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                               start_new_session=True)
+    try:
+        return process.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return "the kernel hangs"
+
+
 def known_metrics():
     listed = run(["ncu", "--query-metrics", "--query-metrics-mode", "all"]).stdout
     words = set(listed.split())
-    wanted = [m for names in METRICS.values() for m in names] + MORE_METRICS
+    wanted = [m for names in METRICS.values() for m in names]
     known = [m for m in dict.fromkeys(wanted) if m in words or m.rsplit(".", 1)[0] in words]
     return known or [m for names in METRICS.values() for m in names]
 
 
+again = False  # --again
+
+
 def ncu(command, metrics, csv_file, *options):
     """The profiled launches in order: (kernel's name, {metric: value})."""
-    text = run(["ncu", "--clock-control", "none", "--csv", "--print-units", "base", "--metrics", ",".join(metrics),
+    text = "" if again else run(["ncu", "--clock-control", "none", "--csv", "--print-units", "base", "--metrics", ",".join(metrics),
                 "--log-file", csv_file, *options, *command]).stdout
     with open(csv_file) as file:
         lines = [line for line in file if line.startswith('"')]
@@ -88,6 +92,16 @@ def base_name(name):
 def of_metrics(values, key):
     found = [values[m] for m in METRICS[key] if m in values]
     return sum(found) if found else None
+
+
+def comparable(kernel):
+    """A kernel's counts as Nsight Compute sees them: what cp.async writes isn't among its stores to shared memory."""
+    counts = {key: kernel["counts"][key] for key in METRICS}
+    for line in kernel["lines"]:
+        if line["counts"]["async_copies"]:
+            for key in ("shared_write_wavefronts", "shared_write_conflicts"):
+                counts[key] -= line["counts"][key]
+    return counts
 
 
 def patterns(emu, cuda, metrics, raw):
@@ -132,7 +146,7 @@ def steps(emu, cuda, metrics, raw):
                    for folder, _, files in os.walk(emu) for file in files if file.endswith(".run"))
     for step in found:
         name = step[:-4]
-        if not os.path.exists(f"{cuda}/{step}"):
+        if not again and not os.path.exists(f"{cuda}/{step}"):
             continue
         result = f"{raw}/{name.replace('/', '_')}.json"
         said = run([f"{emu}/{step}", *STEP_PROBLEM, "--json", result])
@@ -148,9 +162,9 @@ def steps(emu, cuda, metrics, raw):
         for kernel in kernels:
             counts = ours.setdefault(base_name(kernel["name"]), dict.fromkeys(METRICS, 0))
             left[base_name(kernel["name"])] = left.get(base_name(kernel["name"]), 0) + kernel["launches"]
-            for key in METRICS:
-                counts[key] += kernel["counts"][key]
-        theirs, more = {}, {}
+            for key, value in comparable(kernel).items():
+                counts[key] += value
+        theirs = {}
         for kernel, values in launches:  # the run launches its kernels again to time them
             if left.get(kernel, 0) <= 0:
                 continue
@@ -160,9 +174,6 @@ def steps(emu, cuda, metrics, raw):
                 if value is not None:
                     sums = theirs.setdefault(kernel, {})
                     sums[key] = sums.get(key, 0) + value
-            for metric in MORE_METRICS:
-                if values.get(metric):
-                    more[kernel, metric] = more.get((kernel, metric), 0) + values[metric]
         for kernel, counts in ours.items():
             for key in METRICS:
                 mine, value = counts[key], theirs.get(kernel, {}).get(key)
@@ -176,8 +187,6 @@ def steps(emu, cuda, metrics, raw):
                     difference = f"{100 * (mine - value) / value:+.2f} %" if value else "Nsight Compute has none"
                 print(f"| {name} | {kernel} | {key.replace('_', ' ')} | {mine} | "
                       f"{'n/a' if value is None else value} | {difference} |")
-        for (kernel, metric), value in more.items():
-            print(f"| {name} | {kernel} | `{metric}` | | {value} | |")
 
 
 def faults(emu, cuda, raw):
@@ -185,11 +194,15 @@ def faults(emu, cuda, raw):
 
     def ask(job):
         name, which, tool = job
-        out = run(["compute-sanitizer", "--tool", tool, f"{cuda}/kernels", which, name], timeout=120).stdout
-        with open(f"{raw}/{tool}_{which}_{name}.txt", "w") as file:
-            file.write(out)
+        path = f"{raw}/{tool}_{which}_{name}.txt"
+        if not again:
+            out = run_for(30, ["compute-sanitizer", "--tool", tool, f"{cuda}/kernels", which, name])
+            with open(path, "w") as file:
+                file.write(out)
+        with open(path) as file:
+            out = file.read()
         summary = re.search(r"(?:ERROR|RACECHECK) SUMMARY: (\d+)", out)
-        return job, int(summary.group(1)) if summary else -1
+        return job, int(summary.group(1)) if summary else HANGS
 
     jobs = [(case[0], which, tool) for case in cases for which in ("fault", "twin") for tool in TOOLS]
     with ThreadPoolExecutor(8) as pool:
@@ -198,7 +211,7 @@ def faults(emu, cuda, raw):
     print("| mistake | CPU back end | " + " | ".join(TOOLS) + " |")
     print("| --- | --- |" + " --- |" * len(TOOLS))
     for name, kind, what, ours, twin in cases:
-        cells = ["yes" if found[name, "fault", t] > 0 else "?" if found[name, "fault", t] < 0 else "-" for t in TOOLS]
+        cells = [{0: "-", HANGS: "hangs"}.get(found[name, "fault", t], "yes") for t in TOOLS]
         print(f"| {what} (`{name}`) | {ours or '-'} | " + " | ".join(cells) + " |")
     accused = [f"{t} accuses {c[0]}'s twin" for c in cases for t in TOOLS if found[c[0], "twin", t]]
     accused += [f"the CPU back end accuses {c[0]}'s twin: {c[4]}" for c in cases if c[4]]
@@ -212,15 +225,24 @@ def main():
         at = arguments.index("--raw")
         raw = arguments[at + 1]
         del arguments[at:at + 2]
+    global again
+    if "--again" in arguments:
+        again = True
+        arguments.remove("--again")
     if len(arguments) < 2:
         sys.exit(__doc__)
     emu, cuda, parts = arguments[0], arguments[1], arguments[2:] or ["patterns", "steps", "faults"]
     os.makedirs(raw, exist_ok=True)
-    gpu = run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]).stdout.strip()
-    version = run(["ncu", "--version"]).stdout.strip().splitlines()[-1]
-    nvcc = re.search(r"release [\d.]+", run(["nvcc", "--version"]).stdout)
-    print(f"{gpu.replace(', ', ', driver ')}; CUDA {nvcc.group(0) if nvcc else '?'}; Nsight Compute {version}")
-    metrics = known_metrics() if set(parts) & {"patterns", "steps"} else []
+    if not again:
+        gpu = run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]).stdout.strip()
+        version = run(["ncu", "--version"]).stdout.strip().splitlines()[-1]
+        nvcc = re.search(r"release ([\d.]+)", run(["nvcc", "--version"]).stdout)
+        with open(f"{raw}/machine.txt", "w") as file:
+            file.write(f"{gpu.replace(', ', ', driver ')}, CUDA {nvcc.group(1) if nvcc else '?'}, Nsight Compute "
+                       f"{version.split()[1]}")
+    with open(f"{raw}/machine.txt") as file:
+        print(file.read())
+    metrics = known_metrics() if not again and set(parts) & {"patterns", "steps"} else []
     if "patterns" in parts:
         patterns(emu, cuda, metrics, raw)
     if "steps" in parts:
