@@ -19,7 +19,7 @@ endif
 
 # ---------------------------------------------------------------------------------------------- what the user types
 
-TARGETS := help step list test cuda sanitize calibrate diff format format-check clean ladder bench probe \
+TARGETS := help step list test cuda sanitize calibrate diff format format-check clean ladder bench docs plots probe \
   exercises exercise check hint solution watch grade test-exercises
 WITH_WORDS := step test diff exercise check hint solution watch test-exercises                                            # `make step 2`: the 2 is not a target
 ifneq ($(filter $(firstword $(MAKECMDGOALS)),$(WITH_WORDS)),)
@@ -227,7 +227,7 @@ TEST_PROGRAMS = $(foreach d,$(TEST_FOLDERS),$(TEST_STEPS:%=$d/%.test)) \
 # What the tests of the command line and of the documents run.
 RUN_PROGRAMS = $(if $(STEP),,$(foreach d,$(EMU) $(FAST),$(LANDINGS:%=$d/%.run)))
 test: $(TEST_PROGRAMS) $(RUN_PROGRAMS)
-	FLASH_FAST=$(FAST) FLASH_EMU=$(EMU) python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(if $(STEP),,common/tests/cli_test.py common/tests/docs_test.py)
+	FLASH_FAST=$(FAST) FLASH_EMU=$(EMU) python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(if $(STEP),,common/tests/cli_test.py common/tests/bench_test.py common/tests/docs_test.py)
 
 # Two steps, or one and the landing before it.
 DIFF_OLD = $(if $(word 2,$(WORDS)),$(STEP),$(lastword $(call before,$(STEP),$(LANDINGS))))
@@ -254,12 +254,19 @@ calibrate: $(EMU)/kernels $(LANDINGS:%=$(EMU)/%.run) $(if $(filter cuda,$(BACKEN
 
 # ------------------------------------------------------------------------------------------------ bench, exercises
 
-# Every step on this machine: times on a GPU, counts on the CPU back end.
+# Every step on this machine: times on a GPU, counts on the CPU back end. LADDER="--seqlen 1024": see common/bench/ladder.py.
 ladder: $(LANDINGS:%=$(DIR)/%.run)
-	python3 common/bench/ladder.py $^
+	python3 common/bench/ladder.py $^ $(LADDER)
 # BENCH="--seqlens 1024,4096 --reps 3 --peers": see common/bench/bench.py.
-bench: $(LANDINGS:%=$(DIR)/%.run)
+bench: $(if $(filter cuda,$(BACKEND)),$(LANDINGS:%=$(DIR)/%.run))
 	python3 common/bench/bench.py $^ $(BENCH)
+# The tables between <!-- table:… --> marks in the documents, from docs/data/.
+docs:
+	python3 common/bench/tables.py
+# Pictures into docs/figures/. Debian's matplotlib belongs to /usr/bin/python3, which needn't be the first in PATH.
+PLOT_PYTHON = $(shell for p in python3 /usr/bin/python3; do $$p -c 'import matplotlib' 2>/dev/null && echo $$p && exit; done; echo python3)
+plots: $(LANDINGS:%=$(EMU)/%.run) $(LANDINGS:%=$(FAST)/%.run)
+	$(PLOT_PYTHON) common/bench/plots.py $(PLOTS)
 # Latencies and bandwidths of this GPU's memories, for docs/memory_hierarchy.md.
 probe: $(if $(filter cuda,$(BACKEND)),$(CUDA)/common/bench/memory_probe.o)
 	$(if $(filter cuda,$(BACKEND)),$(NVCC) $< -o $(CUDA)/memory_probe && $(CUDA)/memory_probe,echo 'make probe measures a GPU, and needs one and nvcc.' >&2; exit 2)
@@ -283,7 +290,7 @@ $(OUT)/watched.o: $(SOURCE)
 	mkdir -p $(@D); $(CXX) $(WATCHED_FLAGS) -Werror $(DEPS) -x c++ -c $< -o $@
 $(OUT)/fast.o: $(SOURCE)
 	mkdir -p $(@D); $(CXX) $(FAST_FLAGS) -Werror $(DEPS) -x c++ -c $< -o $@
-others = $(patsubst %,$1/%.o,$(filter-out $(LANDING),$(call linked_with,$(LANDING))))
+others = $(patsubst %,$1/%.o,$(call forwards_for,$(call folder,$(LANDING))))
 $(OUT)/%.run: $(OUT)/%.o $(RUN) $(HARNESS) $(EMU_BACKEND) $(call others,$(FAST))
 	$(CXX) -pthread $^ -o $@
 $(OUT)/%.test: $(OUT)/%.o $(TEST_MAIN) $(HARNESS) $(EMU_BACKEND) $(call others,$(FAST)) $(call step_tests,$(LANDING))
@@ -317,7 +324,7 @@ Flash Ladder: attention kernels that become fast, one idea a step.
 
   make ladder         every step on this machine in one table: times on a GPU, counts without one
   make bench          time every step on this GPU into bench.csv; BENCH="--help" lists what it takes
-
+  make plots          draw docs/figures/ (needs matplotlib); make docs rewrites the tables of the documents
   make probe          latencies and bandwidths of this GPU's memories
 
   make exercises      broken kernels to repair; make exercise 3x2 begins one, make check judges it

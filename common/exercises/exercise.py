@@ -11,9 +11,9 @@ import sys
 import time
 
 from judge import judge
-from patches import ROOT, ExerciseError, all_exercises, find_exercise
+from patches import ROOT, WORK, ExerciseError, all_exercises, find_exercise
 
-STATE = os.path.join(ROOT, "work", "state.json")
+STATE = os.path.join(ROOT, WORK, "state.json")
 
 
 def load_state():

@@ -84,8 +84,10 @@ def run_problem(program, options):
         result = json.loads(out)
     except ValueError:
         result = None
-    if status in (2, 4):  # a problem this step doesn't take
-        return "skip", err.strip(), result
+    if status == 4:  # a problem this step doesn't take
+        return "skip", err.strip(), None
+    if status == 2:
+        raise ExerciseError(f"./run {options}: {err.strip()}")
     faults = (result or {}).get("faults") or []
     if faults:
         return "fault", f"./run {options}\n" + "\n\n".join(f["message"] for f in faults[:2]), result
