@@ -269,12 +269,19 @@ void backward(const flash::BackwardArgs& a, void* workspace, flash::Stream strea
   }
 }
 
-std::string supports(const Problem& p, const flash::Device&) {
+std::string supports(const Problem& p, const flash::Device& device) {
   if (p.deterministic) {
     return "06_backward/1_recompute adds to dQ by atomics, in an order that varies: --deterministic is for "
            "06_backward/2_tensor_core";
   }
-  return "";
+  const int floats = p.head_dim == 32   ? Shape<32>::kFloats
+                     : p.head_dim == 64 ? Shape<64>::kFloats
+                                        : Shape<128>::kFloats;
+  const size_t bytes = floats * sizeof(float);
+  if (bytes <= device.shared_bytes_per_block) return "";
+  return "06_backward/1_recompute keeps its tiles in shared memory: head_dim " + std::to_string(p.head_dim) +
+         " needs " + std::to_string(bytes / 1024) + " KB with these, this device has " +
+         std::to_string(device.shared_bytes_per_block / 1024) + " KB";
 }
 
 flash::StepInfo step_info() {

@@ -268,9 +268,8 @@ __global__ void __launch_bounds__(T::kThreads) backward_kernel(Params p) {
   const bool ds_team = warp >= T::kPairs;
   const int warp_key = warp % T::kPairs * kWarpKeys;  // the pair's first key in the tile
   const int key_tiles = ceil_div(p.seqlen_k, kBlockN);
-  const int first_key =
-      blockIdx.x % key_tiles * kBlockN;           // causal: the longest walk, from the first keys, starts first
-  const size_t kv_head = blockIdx.x / key_tiles;  // over [batch, kv_heads]
+  const int first_key = blockIdx.x % key_tiles * kBlockN;  // causal: the first keys have most to do and start first
+  const size_t kv_head = blockIdx.x / key_tiles;           // over [batch, kv_heads]
   const int group = p.heads / p.kv_heads;
   const size_t first_head = kv_head * group;  // over [batch, heads]
   const int first_tile = first_query_tile(p.causal, p.diagonal(), first_key, kBlockM);
@@ -375,8 +374,8 @@ __global__ void prepare_kernel(const Element* o, const Element* d_o, const float
   for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
   if (index % kLanes == 0) {
     const float lse = i < seqlen_q ? softmax_lse[row] : -INFINITY;
-    lse2[padded_row] =
-        lse == -INFINITY ? INFINITY : lse * kLog2e - kPExponent<Element>;  // a row that sees no key: exp(S - inf) = 0
+    // exp(S - inf) = 0 for a row that sees no key, and for the rows of the padding.
+    lse2[padded_row] = lse == -INFINITY ? INFINITY : lse * kLog2e - kPExponent<Element>;
     d_sum[padded_row] = sum;
   }
   if (dq_accum == nullptr) return;
@@ -492,15 +491,16 @@ void run_kernels(const flash::BackwardArgs& args, void* workspace, flash::Stream
   const Params params = {args.q,     args.k,     args.v,   args.d_o,        lse2,    d_sum,
                          dq_accum,   args.dq,    args.dk,  args.dv,         p.heads, p.kv_heads,
                          p.seqlen_q, p.seqlen_k, padded_q, p.softmax_scale, p.causal};
+  const size_t kv_tiles = size_t(p.batch) * p.kv_heads * ceil_div(p.seqlen_k, T::kBlockN);
+  const size_t q_tiles = size_t(p.batch) * p.heads * ceil_div(p.seqlen_q, kDqBlockM);
   const unsigned row_blocks = unsigned(rows * (kHeadDim / 8) / kThreads);  // no rest: rows is a multiple of 128
 
   launch(prepare_kernel<Element, kHeadDim>, row_blocks, kThreads, 0, stream, static_cast<const Element*>(args.o),
          static_cast<const Element*>(args.d_o), args.softmax_lse, lse2, d_sum, dq_accum, p.seqlen_q, padded_q);
-  launch(backward_kernel<Element, T>, unsigned(p.batch * p.kv_heads * ceil_div(p.seqlen_k, T::kBlockN)), T::kThreads,
-         T::kSharedBytes, stream, params);
+  launch(backward_kernel<Element, T>, unsigned(kv_tiles), T::kThreads, T::kSharedBytes, stream, params);
   if (p.deterministic) {
-    launch(deterministic_dq_kernel<Element, kHeadDim>, unsigned(p.batch * p.heads * ceil_div(p.seqlen_q, kDqBlockM)),
-           kDqThreads, dq_shared_bytes(kHeadDim), stream, params);
+    launch(deterministic_dq_kernel<Element, kHeadDim>, unsigned(q_tiles), kDqThreads, dq_shared_bytes(kHeadDim), stream,
+           params);
   } else {
     launch(round_dq_kernel<Element, kHeadDim>, row_blocks, kThreads, 0, stream, dq_accum,
            static_cast<Element*>(args.dq), p.softmax_scale, p.seqlen_q, padded_q);
@@ -515,7 +515,7 @@ int shared_limit() {
 
 // Calls use(T()) with the largest tiles that fit the device's shared memory.
 template <int kHeadDim, class Use>
-void with_tiles(const Use& use) {
+void with_tiles_of(const Use& use) {
 #ifdef TILE_M
   use(Tiles<kHeadDim, TILE_M, TILE_N>());
 #else
@@ -532,6 +532,20 @@ void with_tiles(const Use& use) {
     use(Small());
   }
 #endif
+}
+
+template <class Use>
+void with_tiles(int head_dim, const Use& use) {
+  head_dim == 64 ? with_tiles_of<64>(use) : with_tiles_of<128>(use);
+}
+
+std::string supports(const flash::Problem& p, const flash::Device& device) {
+  size_t bytes = 0;
+  with_tiles(p.head_dim, [&](auto tiles) { bytes = decltype(tiles)::kSharedBytes; });
+  if (bytes <= device.shared_bytes_per_block) return "";
+  return "06_backward/2_tensor_core keeps its tiles in shared memory: head_dim " + std::to_string(p.head_dim) +
+         " needs " + std::to_string(bytes / 1024) + " KB with these, this device has " +
+         std::to_string(device.shared_bytes_per_block / 1024) + " KB";
 }
 
 template <class T>
@@ -563,23 +577,16 @@ flash::Traffic traffic_with(const flash::Problem& p) {
 
 flash::Traffic traffic(const flash::Problem& p) {
   flash::Traffic result;
-  const auto compute = [&](auto tiles) { result = traffic_with<decltype(tiles)>(p); };
-  p.head_dim == 64 ? with_tiles<64>(compute) : with_tiles<128>(compute);
+  with_tiles(p.head_dim, [&](auto tiles) { result = traffic_with<decltype(tiles)>(p); });
   return result;
 }
 
-template <class Element>
-void backward_typed(const flash::BackwardArgs& args, void* workspace, flash::Stream stream) {
-  const auto run = [&](auto tiles) { run_kernels<Element, decltype(tiles)>(args, workspace, stream); };
-  args.problem.head_dim == 64 ? with_tiles<64>(run) : with_tiles<128>(run);
-}
-
 void backward(const flash::BackwardArgs& args, void* workspace, flash::Stream stream) {
-  if (args.problem.dtype == flash::Dtype::bf16) {
-    backward_typed<__nv_bfloat16>(args, workspace, stream);
-  } else {
-    backward_typed<__half>(args, workspace, stream);
-  }
+  with_tiles(args.problem.head_dim, [&](auto tiles) {
+    const bool bf16 = args.problem.dtype == flash::Dtype::bf16;
+    const auto run = bf16 ? run_kernels<__nv_bfloat16, decltype(tiles)> : run_kernels<__half, decltype(tiles)>;
+    run(args, workspace, stream);
+  });
 }
 
 flash::StepInfo step_info() {
@@ -592,6 +599,7 @@ flash::StepInfo step_info() {
   step.head_dims = {64, 128};
   step.min_compute_capability = 80;
   step.uses_tensor_cores = true;
+  step.supports = supports;
   step.workspace_bytes = workspace_bytes;
   step.traffic = traffic;
   step.backward = backward;
