@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "common/dtype.h"
+#include "common/parallel.h"
 
 namespace flash {
 namespace {
@@ -64,11 +65,9 @@ float draw(Random& random, Dist dist, Tensor tensor) {
   return random.normal();
 }
 
-std::vector<float> make_tensor(size_t elements, Dtype dtype, Dist dist, uint64_t seed, Tensor tensor) {
+void fill(std::vector<float>* values, Dtype dtype, Dist dist, uint64_t seed, Tensor tensor) {
   Random random(seed, uint64_t(tensor));
-  std::vector<float> values(elements);
-  for (float& value : values) value = round_to(dtype, draw(random, dist, tensor));
-  return values;
+  for (float& value : *values) value = round_to(dtype, draw(random, dist, tensor));
 }
 
 struct Name {
@@ -101,10 +100,13 @@ const char* dist_name(Dist dist) {
 
 Inputs make_inputs(const Problem& p, Direction direction, Dist dist, uint64_t seed) {
   Inputs inputs;
-  inputs.q = make_tensor(q_elements(p), p.dtype, dist, seed, Tensor::q);
-  inputs.k = make_tensor(kv_elements(p), p.dtype, dist, seed, Tensor::k);
-  inputs.v = make_tensor(kv_elements(p), p.dtype, dist, seed, Tensor::v);
-  if (direction == Direction::backward) inputs.d_o = make_tensor(q_elements(p), p.dtype, dist, seed, Tensor::d_o);
+  inputs.q.resize(q_elements(p));
+  inputs.k.resize(kv_elements(p));
+  inputs.v.resize(kv_elements(p));
+  if (direction == Direction::backward) inputs.d_o.resize(q_elements(p));
+  // Each tensor has a stream of random numbers of its own, so they can be drawn side by side.
+  std::vector<float>* const tensors[] = {&inputs.q, &inputs.k, &inputs.v, &inputs.d_o};
+  parallel_for(4, [&](size_t n) { fill(tensors[n], p.dtype, dist, seed, Tensor(n)); });
   return inputs;
 }
 

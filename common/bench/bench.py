@@ -3,115 +3,196 @@
 
     make bench [BENCH="--seqlens 1024,4096 --headdims 64,128 --steps 04,05.3 --reps 3 --peers --out FILE"]
 
-The problem is --tokens queries of --hidden columns: batch = tokens / seqlen, heads = hidden / head_dim. Repetitions go
-round over the steps (all steps once, then all again), so that a drift of the clock shows in every step alike. A kernel
-whose check fails is recorded as incorrect and not timed. With --peers PyTorch's attention is timed by turns with the
-steps (common/bench/peers.py; needs PyTorch).
+The files in docs/data/ were made by these commands (docs/performance.md says how to read them):
+
+    make bench BENCH="--dtype fp32 --batch 2 --heads 16 --seqlens 512,1024,2048,4096,8192,16384 --causal 0 --reps 2 --peers --minutes 1.7 --out docs/data/h200_fp32.csv"
+    make bench BENCH="--dtype bf16 --seqlens 1024,2048,4096,8192,16384 --reps 3 --peers --minutes 2.2 --out docs/data/h200_bf16.csv"
+
+The problem is --tokens queries of --hidden columns (batch = tokens / seqlen, heads = hidden / head_dim) unless --batch
+and --heads say otherwise. A repetition goes round all shapes, and for each shape round all steps, so that a drift of the
+clock shows in every step alike. In a step's first repetition its result is checked; a kernel that is wrong is recorded as
+incorrect and not timed. How often a step is called follows from how long its last, shorter problem took; where one call
+would take longer than --call-ms it isn't made. With --peers PyTorch's attention is timed by turns with the steps
+(common/bench/peers.py; needs PyTorch). A row's ms is the median over its calls.
 """
 import argparse
 import csv
 import os
+import shlex
 import sys
 import time
 
-from measure import MeasureError, clocks, landing_of, machine, problem_options, run_json
+from measure import Clocks, MeasureError, landing_of, machine, message_of, number_of, problem_options, progress, run_json, verdict_of
 
 COLUMNS = ["impl", "direction", "dtype", "batch", "heads", "kv_heads", "seqlen", "head_dim", "causal", "rep", "verdict",
-           "ms", "ms_min", "ms_max", "tflops", "sm_mhz", "mem_mhz", "power_w", "gpu", "driver", "toolkit", "commit",
-           "date", "note"]
+           "ms", "ms_min", "ms_max", "iters", "tflops", "of_roof", "sm_mhz", "mem_mhz", "power_w", "gpu", "driver",
+           "toolkit", "commit", "date", "note", "command"]
+FIRST_ITERS = 20  # where nothing is known yet: a series begins with its shortest problem
+MOST_ITERS = 50
+DTYPES = ("fp32", "bf16", "fp16")
 
 
-def numbers(text):
-    return [int(n) for n in text.split(",")]
+def numbers(least, most):
+    def parse(text):
+        values = [int(n) for n in text.split(",")]
+        if not all(least <= n <= most for n in values):
+            raise argparse.ArgumentTypeError(f"{text}: from {least} to {most}")
+        return sorted(set(values))
+
+    parse.__name__ = "number"
+    return parse
+
+
+def positive(text):
+    return numbers(1, 2**31 - 1)(text)[0]
 
 
 def arguments(argv):
-    p = argparse.ArgumentParser(prog="make bench", description="Time the steps on this GPU; CSV, a row a repetition.")
-    p.add_argument("programs", nargs="+", help=argparse.SUPPRESS)
-    p.add_argument("--seqlens", type=numbers, default=numbers("512,1024,2048,4096,8192,16384"))
-    p.add_argument("--headdims", type=numbers, default=numbers("64,128"))
-    p.add_argument("--causal", type=numbers, default=[0, 1])
-    p.add_argument("--tokens", type=int, default=16384)
-    p.add_argument("--hidden", type=int, default=2048)
-    p.add_argument("--reps", type=int, default=3)
-    p.add_argument("--iters", type=int, default=20)
-    p.add_argument("--dtype", default="", help="only steps that take it; else each step's first")
-    p.add_argument("--steps", default="", help="numbers, such as 04,05.3; else all")
+    p = argparse.ArgumentParser(prog="make bench", description="Time the steps on this GPU; CSV, a row a repetition.",
+                                epilog='Write the options as make bench BENCH="--seqlens 1024,4096 --reps 3".')
+    p.add_argument("programs", nargs="*", help=argparse.SUPPRESS)
+    p.add_argument("--seqlens", type=numbers(1, 2**31 - 1), default=[512, 1024, 2048, 4096, 8192, 16384], metavar="N,N")
+    p.add_argument("--headdims", type=numbers(1, 1024), default=[64, 128], metavar="D,D")
+    p.add_argument("--causal", type=numbers(0, 1), default=[0, 1], metavar="0,1", help="0, 1, or both (the default)")
+    p.add_argument("--tokens", type=positive, default=16384, help="batch x seqlen (16384)")
+    p.add_argument("--hidden", type=positive, default=2048, help="heads x head_dim (2048)")
+    p.add_argument("--batch", type=positive, help="instead of tokens / seqlen")
+    p.add_argument("--heads", type=positive, help="instead of hidden / head_dim")
+    p.add_argument("--dtype", choices=DTYPES, help="else each step's first; steps that don't take it are skipped")
+    p.add_argument("--steps", default="", metavar="04,05.3", help="else all")
+    p.add_argument("--reps", type=positive, default=3, help="rounds over everything (3)")
+    p.add_argument("--cell-ms", type=positive, default=300, help="GPU time for one row, about (300)")
+    p.add_argument("--call-ms", type=positive, default=1000, help="a call that would take longer isn't made (1000)")
+    p.add_argument("--minutes", type=float, default=float("inf"), help="start nothing after so many minutes")
     p.add_argument("--peers", action="store_true", help="PyTorch's attention as well")
-    p.add_argument("--out", default="bench.csv")
+    p.add_argument("--out", default="bench.csv", metavar="FILE")
     return p.parse_args(argv)
 
 
-def number_of(program):
-    folder, file = landing_of(program).split("/")
-    part = file.split("_")[0]
-    return folder.split("_")[0] + ("." + part if part.isdigit() else "")
+def shapes_of(a):
+    """(batch, heads, seqlen, head_dim, causal), the shortest sequence of a series first."""
+    return [(a.batch or max(1, a.tokens // n), a.heads or max(1, a.hidden // d), n, d, c)
+            for d in a.headdims for c in a.causal for n in a.seqlens]
 
 
-def row_of(impl, report, shape, rep, note=""):
+def row_of(impl, report, shape, rep, dtype=""):
     batch, heads, seqlen, head_dim, causal = shape
-    time_ms = report.get("time_ms") or {}
-    verdict = report["check"]["verdict"]
-    problem = report.get("problem", {})
+    time_ms, verdict = report.get("time_ms") or {}, verdict_of(report)
+    least = (report.get("model") or {}).get("least_ms")
     return {
-        "impl": impl, "direction": report.get("direction", ""), "dtype": problem.get("dtype", ""), "batch": batch,
-        "heads": heads, "kv_heads": heads, "seqlen": seqlen, "head_dim": head_dim, "causal": causal, "rep": rep,
-        "verdict": "incorrect" if verdict == "fail" else verdict, "ms": time_ms.get("median", ""),
-        "ms_min": time_ms.get("min", ""), "ms_max": time_ms.get("max", ""), "tflops": report.get("tflops") or "",
-        "note": note or (report["check"].get("message", "").splitlines() or [""])[0] if verdict in ("skip", "error", "fail") else "",
+        "impl": impl, "direction": report.get("direction", ""), "dtype": report.get("problem", {}).get("dtype", dtype),
+        "batch": batch, "heads": heads, "kv_heads": heads, "seqlen": seqlen, "head_dim": head_dim, "causal": causal,
+        "rep": rep, "verdict": {"fail": "incorrect"}.get(verdict, verdict),
+        "ms": time_ms.get("median", ""), "ms_min": time_ms.get("min", ""), "ms_max": time_ms.get("max", ""),
+        "iters": time_ms.get("iters", ""), "tflops": report.get("tflops") or "" if time_ms else "",
+        "of_roof": f"{least / time_ms['median']:.4f}" if least and time_ms else "",
+        "note": "" if time_ms else message_of(report),
     }
+
+
+class Steps:
+    """Times the steps, a shape at a time, and remembers how long they took."""
+
+    def __init__(self, programs, a):
+        self.programs, self.a = programs, a
+        self.took = {}     # (program, head_dim, causal) -> {shape: ms}
+        self.settled = {}  # (program, shape) -> True: checked; False: not to be tried again
+
+    def expected_ms(self, program, shape):
+        batch, heads, seqlen, head_dim, causal = shape
+        known = {s: ms for s, ms in self.took.get((program, head_dim, causal), {}).items() if s[2] <= seqlen}
+        if not known:
+            return None
+        like = max(known, key=lambda s: s[2])
+        return known[like] * (batch * heads * seqlen**2) / (like[0] * like[1] * like[2] ** 2)
+
+    def time(self, program, shape):
+        a, seen = self.a, (program, shape)
+        if self.settled.get(seen) is False:
+            return None
+        expected = self.expected_ms(program, shape)
+        if expected and expected > a.call_ms:
+            self.settled[seen] = False
+            return {"check": {"verdict": "too slow", "message": f"not run: a call would take about {expected:.0f} ms"}}
+        iters = min(MOST_ITERS, max(3, int(a.cell_ms / expected))) if expected else FIRST_ITERS
+        options = problem_options(*shape, dtype=a.dtype) + ["--iters", str(iters)]
+        report = run_json(program, options + (["--no-check"] if self.settled.get(seen) else []))
+        self.settled[seen] = bool(report.get("time_ms"))
+        if self.settled[seen]:
+            report["time_ms"]["iters"] = iters
+            self.took.setdefault((program, shape[3], shape[4]), {})[shape] = report["time_ms"]["median"]
+        return report
 
 
 def main(argv):
     a = arguments(argv)
     wanted = a.steps.split(",") if a.steps else None
-    programs = [p for p in a.programs if not wanted or number_of(p) in wanted]
-    if not programs:
-        raise MeasureError(f"no step is called {a.steps}")
-    where = dict(machine(), date=time.strftime("%Y-%m-%d"))
-    if not where["gpu"]:
-        raise MeasureError("make bench times kernels on a GPU, and there is none here; `make ladder` shows counts instead")
+    programs = [p for p in a.programs if not wanted or number_of(landing_of(p)) in wanted]
+    unknown = set(wanted or ()) - {number_of(landing_of(p)) for p in programs}
+    where = machine()
+    if not where["gpu"] or not a.programs:
+        raise MeasureError("make bench times kernels on a GPU, and there is none here, or no nvcc; `make ladder` shows counts instead.")
+    if unknown:
+        raise MeasureError(f"There is no step {', '.join(sorted(unknown))}; there are "
+                           f"{', '.join(number_of(landing_of(p)) for p in a.programs)}.")
     peers = None
     if a.peers:
         from peers import Peers
 
-        peers = Peers()
+        directions = ["backward" if "_backward/" in p else "forward" for p in programs]
+        peers = Peers([a.dtype] if a.dtype else ["fp32", "bf16"], sorted(set(directions), reverse=True))
 
-    shapes = [(max(1, a.tokens // n), a.hidden // d, n, d, c) for d in a.headdims for n in a.seqlens for c in a.causal]
-    rows, begin, incorrect = [], time.time(), set()
+    options = argv[len(a.programs):] if argv[:len(a.programs)] == a.programs else [w for w in argv if w not in a.programs]
+    where["command"] = f'make bench BENCH="{shlex.join(options)}"' if options else "make bench"
+    shapes, steps, verdicts = shapes_of(a), Steps(programs, a), {}
+    begin, done, rows = time.monotonic(), 0, 0
     unfinished = a.out + ".part"
-    with open(unfinished, "w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, COLUMNS)
+    with open(unfinished, "w", newline="", encoding="utf-8") as f, Clocks() as clocks:
+        writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        for done, shape in enumerate(shapes):
-            for rep in range(a.reps):
-                todo = [(landing_of(p), p) for p in programs]
-                for impl, program in todo:
-                    if (impl, shape) in incorrect:
-                        continue
-                    options = problem_options(*shape[:4], causal=shape[4], dtype=a.dtype or None)
-                    options += ["--iters", str(a.iters)] + (["--no-check"] if rep else [])
-                    report = run_json(program, options)
-                    if not report.get("time_ms"):
-                        incorrect.add((impl, shape))  # skipped, wrong or broken: said once
-                    rows.append(dict(row_of(impl, report, shape, rep), **clocks(), **where))
-                    writer.writerow(rows[-1])
-                for report in peers.time(shape, a.iters) if peers else ():
-                    rows.append(dict(row_of(report["impl"], report, shape, rep), **clocks(), **where))
-                    writer.writerow(rows[-1])
-                f.flush()
-            print(f"\r\033[K{done + 1} of {len(shapes)} shapes, {time.time() - begin:.0f} s", end="", file=sys.stderr)
+
+        def write(impl, report, shape, rep, since):
+            nonlocal rows
+            row = row_of(impl, report, shape, rep, a.dtype or "")
+            writer.writerow(dict(row, **clocks.since(since), **where))
+            f.flush()
+            rows += 1
+            verdicts.setdefault(row["verdict"], set()).add(impl)
+
+        def out_of_time():
+            return time.monotonic() - begin > a.minutes * 60
+
+        for rep in range(a.reps):
+            for shape in shapes:
+                if out_of_time():
+                    continue
+                progress(f"repetition {rep + 1} of {a.reps}, shape {shapes.index(shape) + 1} of {len(shapes)} "
+                         f"(seqlen {shape[2]}, head_dim {shape[3]}), {time.monotonic() - begin:.0f} s")
+                for program in programs:
+                    since = time.monotonic()
+                    report = steps.time(program, shape)
+                    if report:
+                        write(landing_of(program), report, shape, rep, since)
+                if peers:
+                    since = time.monotonic()
+                    for report in peers.time(shape, a.cell_ms, MOST_ITERS):
+                        write(report["impl"], report, shape, rep, since)
+                        since = time.monotonic()
+                done += 1
     os.replace(unfinished, a.out)
-    print(f"\n{len(rows)} rows in {a.out}", file=sys.stderr)
-    wrong = sorted({r["impl"] for r in rows if r["verdict"] in ("incorrect", "error")})
-    if wrong:
-        print(f"incorrect: {', '.join(wrong)}", file=sys.stderr)
-    return 1 if wrong else 0
+    progress("")
+    print(f"{rows} rows in {a.out}, {time.monotonic() - begin:.0f} s", file=sys.stderr)
+    if done < a.reps * len(shapes):
+        print(f"--minutes: {done} of {a.reps * len(shapes)} rounds were made", file=sys.stderr)
+    for verdict in ("incorrect", "error"):
+        if verdicts.get(verdict):
+            print(f"{verdict}: {', '.join(sorted(verdicts[verdict]))} (see the note column)", file=sys.stderr)
+    return 1 if verdicts.get("incorrect") or verdicts.get("error") else 0
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except MeasureError as error:
+    except (MeasureError, OSError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -2,6 +2,9 @@
 import json
 import os
 import subprocess
+import sys
+import threading
+import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -15,19 +18,37 @@ def landing_of(program):
     return "/".join(program.split("/")[-2:])[: -len(".run")]
 
 
+def number_of(landing):
+    """'05_tensor_core/1_mma' -> '05.1', '04_flash_v2/flash_v2' -> '04'"""
+    folder, file = landing.split("/")
+    part = file.split("_")[0]
+    return folder.split("_")[0] + ("." + part if part.isdigit() else "")
+
+
 def run_json(program, options, seconds=600):
     """-> the report as a dictionary. A step that can't take the problem gives its verdict "skip"; a run that fails in
     another way gives {"check": {"verdict": "error", "message": ...}}."""
     command = [os.path.join(ROOT, program), *options, "--json", "-"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, cwd=ROOT)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds, cwd=ROOT)
     except subprocess.TimeoutExpired:
         return {"check": {"verdict": "error", "message": f"no end after {seconds} seconds"}}
+    except OSError as error:
+        return {"check": {"verdict": "error", "message": str(error)}}
     try:
         return json.loads(done.stdout)
     except ValueError:
         message = (done.stderr.strip() or f"status {done.returncode}").splitlines()[0]
         return {"check": {"verdict": "skip" if done.returncode == 4 else "error", "message": message}}
+
+
+def verdict_of(report):
+    return report["check"]["verdict"]
+
+
+def message_of(report):
+    """The first line of why a report has no figures."""
+    return (report["check"].get("message") or "no reason given").splitlines()[0]
 
 
 def problem_options(batch, heads, seqlen, head_dim, causal=False, dtype=None):
@@ -43,18 +64,52 @@ def command_output(*command):
 
 
 def machine():
-    """What a figure must be quoted with; "" where it isn't known."""
+    """What a figure must be quoted with; "" where it isn't known. FLASH_COMMIT names the commit where git can't."""
     gpu = command_output("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader").splitlines()
-    name, driver = gpu[0].split(", ") if gpu else ("", "")
-    toolkit = command_output("sh", "-c", "nvcc --version | sed -n 's/.*release \\([0-9.]*\\),.*/\\1/p'")
-    commit = command_output("git", "rev-parse", "--short", "HEAD") or os.environ.get("FLASH_COMMIT", "")
-    if commit and command_output("git", "status", "--porcelain", "--", "*.cu", "*.cuh"):
+    name, driver = gpu[0].split(", ") if gpu and ", " in gpu[0] else ("", "")
+    toolkit = command_output("sh", "-c", "PATH=$PATH:/usr/local/cuda/bin; nvcc --version | sed -n 's/.*release \\([0-9.]*\\),.*/\\1/p'")
+    commit = os.environ.get("FLASH_COMMIT") or command_output("git", "rev-parse", "--short", "HEAD")
+    if commit and not os.environ.get("FLASH_COMMIT") and command_output("git", "status", "--porcelain", "--", "*.cu", "*.cuh"):
         commit += "+"  # kernels differ from the commit
-    return {"gpu": name, "driver": driver, "toolkit": toolkit, "commit": commit}
+    return {"gpu": name, "driver": driver, "toolkit": toolkit, "commit": commit, "date": time.strftime("%Y-%m-%d")}
 
 
-def clocks():
-    """SM and memory clock in MHz and power in watts, read now; "" without nvidia-smi."""
-    line = command_output("nvidia-smi", "--query-gpu=clocks.sm,clocks.mem,power.draw", "--format=csv,noheader,nounits")
-    parts = line.splitlines()[0].split(", ") if line else ["", "", ""]
-    return {"sm_mhz": parts[0], "mem_mhz": parts[1], "power_w": parts[2]}
+class Clocks:
+    """SM and memory clock (MHz) and power (W) while something runs: one nvidia-smi asks the first GPU ten times a second.
+    Asked after a run, an idle GPU would answer. Without nvidia-smi, or in a run too short to be seen, the values are ""."""
+
+    QUERY = ["nvidia-smi", "--id=0", "--query-gpu=clocks.sm,clocks.mem,power.draw", "--format=csv,noheader,nounits", "-lms", "100"]
+
+    def __enter__(self):
+        self.samples = []
+        try:
+            self.process = subprocess.Popen(self.QUERY, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        except OSError:
+            self.process = None
+            return self
+        threading.Thread(target=self.read, daemon=True).start()
+        return self
+
+    def read(self):
+        for line in self.process.stdout:
+            try:
+                self.samples.append((time.monotonic(), *(float(part) for part in line.split(","))))
+            except ValueError:
+                pass  # "[N/A]"
+
+    def since(self, begin):
+        """The highest of each since time.monotonic() was `begin`."""
+        seen = [sample[1:] for sample in list(self.samples) if sample[0] >= begin and len(sample) == 4]
+        highest = [f"{max(values):.0f}" for values in zip(*seen)] or ["", "", ""]
+        return dict(zip(("sm_mhz", "mem_mhz", "power_w"), highest))
+
+    def __exit__(self, *_):
+        if self.process:
+            self.process.terminate()
+            self.process.wait()
+
+
+def progress(text):
+    """A line that the next one overwrites; nothing where no person is looking."""
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)

@@ -9,39 +9,47 @@ try:
     import torch.nn.functional as F
     from torch.nn.attention import SDPBackend, sdpa_kernel
 except ImportError:
-    raise MeasureError("--peers times PyTorch's attention, and PyTorch isn't installed for this python3 (pip install torch)")
+    raise MeasureError("--peers times PyTorch's attention, and this python3 has no PyTorch (pip install torch); "
+                       "without --peers the steps alone are timed") from None
 
+SIXTEEN_BIT = ("bf16", "fp16")
 BACKENDS = {
-    "torch_cudnn": (SDPBackend.CUDNN_ATTENTION, ("bf16", "fp16")),
-    "torch_flash": (SDPBackend.FLASH_ATTENTION, ("bf16", "fp16")),
+    "torch_cudnn": (SDPBackend.CUDNN_ATTENTION, SIXTEEN_BIT),
+    "torch_flash": (SDPBackend.FLASH_ATTENTION, SIXTEEN_BIT),
     "torch_efficient": (SDPBackend.EFFICIENT_ATTENTION, ("fp32",)),
     "torch_math": (SDPBackend.MATH, ("fp32",)),
 }
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def time_ms(work, iters):
+def elapsed_ms(work):
+    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    start.record()
+    work()
+    stop.record()
+    stop.synchronize()
+    return start.elapsed_time(stop)
+
+
+def time_ms(work, budget_ms, most):
+    """As ./run times a step: three calls to warm up, then each call by its own pair of events, the host waiting."""
     for _ in range(3):
-        work()
-    torch.cuda.synchronize()
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(iters)]
-    for start, stop in events:
-        start.record()
-        work()
-        stop.record()
-    torch.cuda.synchronize()
-    times = [start.elapsed_time(stop) for start, stop in events]
-    return {"median": statistics.median(times), "min": min(times), "max": max(times)}
+        once = elapsed_ms(work)
+    times = [elapsed_ms(work) for _ in range(int(max(3, min(most, budget_ms / max(once, 1e-3)))))]
+    return {"median": statistics.median(times), "min": min(times), "max": max(times), "iters": len(times)}
 
 
 class Peers:
-    def __init__(self, dtypes=("fp32", "bf16")):
-        self.dtypes = dtypes
+    def __init__(self, dtypes, directions):
+        if not torch.cuda.is_available():
+            raise MeasureError("--peers times PyTorch's attention, and this PyTorch sees no GPU")
+        self.dtypes, self.directions = dtypes, directions
 
-    def time(self, shape, iters):
-        """Reports shaped like ./run's, a back end and direction each; one that refuses the shape says so."""
+    def time(self, shape, budget_ms, most):
+        """Reports shaped like ./run's, one a back end and direction; a back end that refuses the shape says so."""
         batch, heads, seqlen, head_dim, causal = shape
-        flops = 4.0 * batch * heads * seqlen * seqlen * head_dim * (0.5 if causal else 1)
+        pairs = seqlen * (seqlen + 1) / 2 if causal else seqlen * seqlen  # as attention.h counts them
+        flops = 4.0 * batch * heads * pairs * head_dim
         for dtype in self.dtypes:
             generator = torch.Generator(device="cuda").manual_seed(0)
             q, k, v, d_o = (
@@ -49,25 +57,23 @@ class Peers:
                 for _ in range(4)
             )
             for impl, (backend, types) in BACKENDS.items():
-                if dtype not in types:
-                    continue
-                for direction in ("forward", "backward"):
+                for direction in self.directions if dtype in types else ():
                     report = {"impl": impl, "direction": direction, "problem": {"dtype": dtype}}
                     try:
                         with sdpa_kernel([backend]):
-                            times = self.one(direction, q, k, v, d_o, bool(causal), iters)
+                            times = self.one(direction, q, k, v, d_o, bool(causal), budget_ms, most)
                         work = flops * (2.5 if direction == "backward" else 1)
                         report.update(time_ms=times, tflops=work / times["median"] * 1e-9, check={"verdict": "peer"})
                     except Exception as error:  # a back end may refuse a shape, or run out of memory
                         report["check"] = {"verdict": "skip", "message": f"{type(error).__name__}: {error}"}
                     yield report
             del q, k, v, d_o
-            torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # the steps are other processes, and need the memory
 
-    def one(self, direction, q, k, v, d_o, causal, iters):
+    def one(self, direction, q, k, v, d_o, causal, budget_ms, most):
         if direction == "forward":
             with torch.no_grad():
-                return time_ms(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal), iters)
+                return time_ms(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=causal), budget_ms, most)
         inputs = tuple(t.detach().requires_grad_() for t in (q, k, v))
         o = F.scaled_dot_product_attention(*inputs, is_causal=causal)
-        return time_ms(lambda: torch.autograd.grad(o, inputs, d_o, retain_graph=True), iters)
+        return time_ms(lambda: torch.autograd.grad(o, inputs, d_o, retain_graph=True), budget_ms, most)

@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""`make docs`: writes the tables between <!-- table:NAME --> and <!-- /table --> in every *.md from the files in
+docs/data/. With --check it changes nothing and ends with status 1 when a table isn't what the data give (`make test`).
+Where a table's data aren't there, its marks stay empty."""
+import argparse
+import os
+import re
+import sys
+
+from data import Bench, read_json, where_and_when
+from ladder import climb, emu_rows, is_backward, markdown, ratio, share_of_roof
+from measure import ROOT, number_of
+
+MARKS = re.compile(r"(<!-- table:(\S+) -->\n)(.*?)(<!-- /table -->)", re.S)
+OPENING = re.compile(r"<!-- table:(\S+) -->")
+PEERS = {"torch_flash": "FlashAttention-2", "torch_cudnn": "cuDNN", "torch_efficient": "PyTorch efficient", "torch_math": "PyTorch plain"}
+
+
+def figure(x):
+    """Three significant digits, no exponent: 0.0123, 1.23, 12.3, 123, 1230."""
+    return f"{x:.3g}" if x < 1000 else f"{x:.0f}"
+
+
+def cell_text(bench, column, impl, direction, seqlen, head_dim, causal):
+    cell = bench.cell(impl, direction, seqlen, head_dim, causal)
+    return figure(cell[column]) if cell else bench.why_not(impl, seqlen, head_dim, causal) or "–"
+
+
+def caption(where, command, more=""):
+    return f"{more}{where}: `{command}`"
+
+
+def table(header, rows, first_right=1):
+    return markdown([header, *rows], right=range(first_right, len(header)))
+
+
+def of_ladder(data):
+    """Every step on one problem."""
+    ladder = read_json(data("h200_ladder.json"))
+    if not ladder:
+        return None
+    rows = []
+    for name, r, over_previous, over_first, first in climb([(s["name"], s) for s in ladder["steps"]]):
+        step = f"{number_of(name)} {name.split('/')[-1].lstrip('0123456789_')}"
+        if over_first is None:
+            rows.append((step, "", r["check"]["verdict"], "", "", "", ""))
+            continue
+        over = ratio(over_first, 1) + ("" if first == "00" else f" ({first})")
+        rows.append((step, r["problem"]["dtype"], figure(r["time_ms"]["median"]), figure(r["tflops"]), ratio(over_previous, 1), over,
+                     share_of_roof(r)))
+    header = ("step", "dtype", "ms", "TFLOP/s", "x over previous", "x over 00", "of the roof")
+    return table(header, rows, 2) + "\n\n" + caption(where_and_when(ladder), ladder["command"], ladder["problem"][0].upper() + ladder["problem"][1:] + ". ")
+
+
+def of_012(data):
+    """Times of 00, 01, 02 at the chapters' problem."""
+    bench, seqlen = Bench(data("h200_fp32.csv")), 4096
+    if not bench or seqlen not in bench.seqlens():
+        return None
+    dims = bench.headdims()
+    header = ["step"] + [f"{what}, d = {d}" for d in dims for what in ("ms", "TFLOP/s", "x over previous")]
+    rows, before = [], {}
+    for impl in ("00_naive/naive", "01_fused_softmax/fused_softmax", "02_online_softmax/online_softmax"):
+        row = [number_of(impl)]
+        for d in dims:
+            cell = bench.cell(impl, "forward", seqlen, d, 0)
+            row += [cell_text(bench, column, impl, "forward", seqlen, d, 0) for column in ("ms", "tflops")]
+            row.append(ratio(before[d], cell["ms"]) if cell and before.get(d) else "")
+            before[d] = cell and cell["ms"]
+        rows.append(row)
+    batch, heads = bench.rows[0]["batch"], bench.rows[0]["heads"]
+    return table(header, rows) + "\n\n" + caption(*bench.source(), f"fp32, batch {batch}, heads {heads}, seqlen {seqlen}, not causal. ")
+
+
+def by_seqlen(bench, impls, direction, dtype, column, compare=None):
+    """A table a head_dim and mask: a row a seqlen, a column an implementation; the last compares two of them."""
+    parts = []
+    what = {"ms": "ms", "tflops": "TFLOP/s"}[column]
+    impls = [i for i in impls if any(key[0] == i and key[1] == direction for key in bench.cells)]
+    for d in bench.headdims():
+        for causal in (0, 1):
+            seqlens = [n for n in bench.seqlens(impls) if any(bench.cell(i, direction, n, d, causal) for i in impls)]
+            if not seqlens:
+                continue
+            header = ["seqlen"] + [PEERS.get(i) or number_of(i) for i in impls]
+            pair = compare if compare and set(compare) <= set(impls) else None
+            if pair:
+                header.append(f"{number_of(pair[0])} : {PEERS.get(pair[1]) or number_of(pair[1])}")
+            rows = []
+            for n in seqlens:
+                row = [str(n)] + [cell_text(bench, column, i, direction, n, d, causal) for i in impls]
+                if pair:
+                    mine, other = (bench.cell(i, direction, n, d, causal) for i in pair)
+                    row.append(f"{mine['tflops'] / other['tflops']:.2f}" if mine and other else "")
+                rows.append(row)
+            parts.append(f"{what}, {dtype}, head_dim {d}{', causal' if causal else ''}:\n\n" + table(header, rows, 0))
+    return "\n\n".join(parts) + "\n\n" + caption(*bench.source()) if parts else None
+
+
+def of_034(data):
+    bench = Bench(data("h200_fp32.csv"))
+    impls = ("02_online_softmax/online_softmax", "03_flash_v1/flash_v1", "04_flash_v2/flash_v2", "torch_efficient", "torch_math")
+    return by_seqlen(bench, impls, "forward", "fp32", "ms", ("04_flash_v2/flash_v2", "03_flash_v1/flash_v1")) if bench else None
+
+
+def of_05(data):
+    bench = Bench(data("h200_bf16.csv"))
+    impls = ("05_tensor_core/1_mma", "05_tensor_core/2_ldmatrix", "05_tensor_core/3_pipeline", "torch_flash", "torch_cudnn")
+    return by_seqlen(bench, impls, "forward", "bf16", "tflops", ("05_tensor_core/3_pipeline", "torch_flash")) if bench else None
+
+
+def of_06(data):
+    parts = []
+    for file, impls, dtype, pair in (
+            ("h200_fp32.csv", ("06_backward/1_recompute", "torch_efficient", "torch_math"), "fp32",
+             ("06_backward/1_recompute", "torch_efficient")),
+            ("h200_bf16.csv", ("06_backward/2_tensor_core", "torch_flash", "torch_cudnn"), "bf16",
+             ("06_backward/2_tensor_core", "torch_flash"))):
+        bench = Bench(data(file))
+        parts.append(bench and by_seqlen(bench, impls, "backward", dtype, "tflops", pair))
+    return "\n\n".join(p for p in parts if p) or None
+
+
+def of_counts(data):
+    """The CPU back end's counts of every step."""
+    ladder = read_json(data("emu_ladder.json"))
+    if not ladder:
+        return None
+    rows = [(number_of(row[0]) if n else row[0], *row[3:]) for n, row in enumerate(emu_rows([(s["name"], s) for s in ladder["steps"]]))]
+    return markdown(rows, right=range(1, len(rows[0]))) + f"\n\nThe CPU back end, {ladder['problem']}, each step in its first dtype: `{ladder['command']}`"
+
+
+def of_fp32(data):
+    bench = Bench(data("h200_fp32.csv"))
+    impls = [i for i in bench.values("impl") if not is_backward(i)] if bench else []
+    return by_seqlen(bench, impls, "forward", "fp32", "tflops") if bench else None
+
+
+def of_clocks(data):
+    """What the GPU did while it was measured."""
+    rows = []
+    for file in ("h200_fp32.csv", "h200_bf16.csv"):
+        bench = Bench(data(file))
+        for column, name in (("sm_mhz", "SM clock, MHz"), ("mem_mhz", "memory clock, MHz"), ("power_w", "highest power, W")):
+            seen = sorted(float(r[column]) for r in bench.rows if r[column] and r["ms"])
+            if seen:
+                rows.append((file, name, f"{seen[0]:.0f}", f"{seen[len(seen) // 2]:.0f}", f"{seen[-1]:.0f}"))
+    return table(("file", "of a row", "least", "median", "most"), rows, 2) if rows else None
+
+
+def of_probe(data):
+    path = data("probe_h200.txt")
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as f:
+        return "```text\n" + f.read().strip("\n") + "\n```"
+
+
+TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-05": of_05, "h200-06": of_06, "h200-fp32": of_fp32,
+          "h200-clocks": of_clocks, "counts": of_counts, "probe": of_probe}
+
+
+def documents(root):
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in ("build", "work"))
+        yield from (os.path.join(folder, f) for f in sorted(files) if f.endswith(".md"))
+
+
+def outside_code(text):
+    return re.sub(r"(?ms)^(`{3,}|~{3,}).*?^\1", "", text)
+
+
+def main(argv):
+    p = argparse.ArgumentParser(prog="tables.py", description=__doc__)
+    p.add_argument("--check", action="store_true", help="change nothing; status 1 when a table is stale")
+    p.add_argument("--root", default=ROOT, help=argparse.SUPPRESS)
+    a = p.parse_args(argv)
+    data = lambda name: os.path.join(a.root, "docs/data", name)
+    made, wrong, changed = {}, [], []
+    for path in documents(a.root):
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+        name = os.path.relpath(path, a.root)
+
+        def filled(match):
+            table_name = match[2]
+            if table_name not in TABLES:
+                return match[0]
+            if table_name not in made:
+                made[table_name] = TABLES[table_name](data)
+            content = made[table_name]
+            return match[1] + (f"\n{content}\n\n" if content else "") + match[4]
+
+        for table_name in OPENING.findall(outside_code(text)):
+            if table_name not in TABLES:
+                wrong.append(f"{name} asks for a table '{table_name}'; there are {', '.join(sorted(TABLES))}")
+        if len(OPENING.findall(text)) != len(MARKS.findall(text)):
+            wrong.append(f"{name} has a <!-- table:… --> that is never closed by <!-- /table -->")
+            continue
+        new = MARKS.sub(filled, text)
+        if new != text:
+            changed.append(name)
+            if not a.check:
+                with open(path, "w", encoding="utf-8") as f:
+                    f.write(new)
+    for sentence in wrong:
+        print(sentence)
+    for name in changed:
+        print(f"{name}: a table is not what docs/data/ gives; `make docs` writes it anew" if a.check else f"{name}: written anew")
+    if not changed and not wrong:
+        print("Every table is what docs/data/ gives.")
+    return 1 if wrong or (a.check and changed) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

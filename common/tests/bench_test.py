@@ -1,0 +1,217 @@
+"""The bench, the ladder and the generated tables, on stand-ins for ./run and nvidia-smi: how rows are made, what is timed
+and what isn't, and that the documents' tables are those that docs/data/ gives. No time is asserted."""
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BENCH = os.path.join(ROOT, "common/bench")
+
+# A step that makes 1 TFLOP/s, or 0.001. What it does wrong is in its folder's name.
+FAKE_STEP = r'''#!%s
+import json, os, sys
+words = sys.argv[1:]
+with open(os.path.join(os.path.dirname(sys.argv[0]), "..", "calls"), "a") as f:
+    f.write(os.path.basename(os.path.dirname(sys.argv[0])) + " " + " ".join(words) + "\n")
+value = lambda name, default=None: words[words.index(name) + 1] if name in words else default
+b, h, n, d = (int(value(w)) for w in ("--batch", "--heads", "--seqlen", "--head-dim"))
+folder = os.path.basename(os.path.dirname(os.path.abspath(sys.argv[0])))
+if "refuses" in folder:
+    sys.stderr.write("SKIP: it takes no problem\n")
+    sys.exit(4)
+if "crashes" in folder:
+    sys.stderr.write("boom\nmore\n")
+    sys.exit(139)
+wrong = "wrong" in folder and n > 512
+flops = 4.0 * b * h * n * n * d
+ms = flops * (1e-6 if "slow" in folder else 1e-9)
+report = {"direction": "backward" if "_backward" in folder else "forward", "idea": "an idea", "device": "a fake",
+          "problem": {"dtype": value("--dtype", "fp32")}, "check": {"verdict": "fail" if wrong else "pass",
+          "message": "O is wrong\nin many places" if wrong else "fine"},
+          "time_ms": None if wrong else {"median": ms, "min": ms, "max": 2 * ms}, "tflops": None if wrong else flops / ms * 1e-9,
+          "counts": None, "model": {"least_ms": ms / 4, "bound_by": "compute"}}
+print(json.dumps(report))
+sys.exit(1 if wrong else 0)
+''' % sys.executable
+
+FAKE_SMI = '''#!/bin/sh
+case "$*" in
+  *-lms*) while sleep 0.01; do echo "1980, 3201, 412.1"; done;;
+  *) echo "A Fake GPU, 1.2.3";;
+esac
+'''
+
+
+class Bench(unittest.TestCase):
+    def setUp(self):
+        self.temporary = tempfile.TemporaryDirectory()
+        self.folder = self.temporary.name
+        self.addCleanup(self.temporary.cleanup)
+        self.environment = dict(os.environ, FLASH_COMMIT="abc1234", PATH=os.path.join(self.folder, "bin") + ":" + os.environ["PATH"])
+        self.write("bin/nvidia-smi", FAKE_SMI)
+
+    def write(self, path, content):
+        path = os.path.join(self.folder, path)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(content)
+        os.chmod(path, 0o755)
+        return path
+
+    def step(self, name):
+        return self.write(f"build/cuda/{name}.run", FAKE_STEP)
+
+    def python(self, script, *words):
+        return subprocess.run([sys.executable, os.path.join(BENCH, script), *words], env=self.environment, cwd=self.folder,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+
+    def bench(self, *words, status=0):
+        out = os.path.join(self.folder, "out.csv")
+        done = self.python("bench.py", *words, "--out", out)
+        self.assertEqual(done.returncode, status, done.stderr)
+        with open(out, newline="", encoding="utf-8") as f:
+            return list(csv.DictReader(f))
+
+    def calls(self):
+        with open(os.path.join(self.folder, "build/cuda/calls"), encoding="utf-8") as f:
+            return [line.split() for line in f]
+
+    def test_rows(self):
+        rows = self.bench(self.step("00_one/one"), self.step("05_two/1_first"), "--seqlens", "512,1024", "--headdims", "64",
+                          "--causal", "0,1", "--reps", "2")
+        self.assertEqual(len(rows), 2 * 2 * 2 * 2)
+        # By turns: all steps on a shape, then the next shape; all shapes, then the next repetition.
+        self.assertEqual([r["impl"] for r in rows[:4]], ["00_one/one", "05_two/1_first"] * 2)
+        self.assertEqual([r["rep"] for r in rows], ["0"] * 8 + ["1"] * 8)
+        row = rows[0]
+        self.assertEqual((row["batch"], row["heads"], row["seqlen"], row["head_dim"], row["causal"]), ("32", "32", "512", "64", "0"))
+        flops = 4.0 * 32 * 32 * 512 * 512 * 64
+        self.assertAlmostEqual(float(row["ms"]), flops * 1e-9)
+        self.assertAlmostEqual(float(row["ms_max"]), 2 * flops * 1e-9)
+        self.assertAlmostEqual(float(row["tflops"]), 1)
+        self.assertEqual(float(row["of_roof"]), 0.25)
+        self.assertEqual((row["gpu"], row["driver"], row["commit"], row["verdict"], row["note"]),
+                         ("A Fake GPU", "1.2.3", "abc1234", "pass", ""))
+        self.assertEqual({r["sm_mhz"] for r in rows} - {""}, {"1980"})
+        self.assertIn("--seqlens 512,1024", row["command"])
+        self.assertNotIn(self.folder + "/build", row["command"])
+        # The first repetition is checked, later ones aren't again.
+        self.assertEqual(["--no-check" in c for c in self.calls()], [False] * 8 + [True] * 8)
+
+    def test_wrong_is_not_timed_nor_tried_again(self):
+        rows = self.bench(self.step("00_wrong/wrong"), "--seqlens", "512,1024", "--headdims", "64", "--causal", "0", "--reps", "3",
+                          status=1)
+        self.assertEqual([(r["seqlen"], r["verdict"]) for r in rows],
+                         [("512", "pass"), ("1024", "incorrect"), ("512", "pass"), ("512", "pass")])
+        self.assertEqual((rows[1]["ms"], rows[1]["tflops"], rows[1]["note"]), ("", "", "O is wrong"))
+
+    def test_refusals_and_crashes(self):
+        rows = self.bench(self.step("00_refuses/refuses"), self.step("01_crashes/crashes"), "--seqlens", "512", "--headdims", "64",
+                          "--causal", "0", "--reps", "2", status=1)
+        self.assertEqual([(r["verdict"], r["note"]) for r in rows], [("skip", "SKIP: it takes no problem"), ("error", "boom")])
+
+    def test_slow_calls_are_not_made(self):
+        # 512: 4 * 64 * 512^2 * 1e-6 ms = 67 ms a call; 1024: 268 ms; 2048: 1074 ms.
+        rows = self.bench(self.step("00_slow/slow"), "--batch", "1", "--heads", "1", "--seqlens", "512,1024,2048", "--headdims", "64",
+                          "--causal", "0", "--reps", "2", "--call-ms", "500", "--cell-ms", "300")
+        self.assertEqual([r["verdict"] for r in rows], ["pass", "pass", "too slow", "pass", "pass"])
+        self.assertIn("about 1074 ms", rows[2]["note"])
+        self.assertEqual([r["iters"] for r in rows], ["20", "3", "", "4", "3"])
+
+    def test_mistakes(self):
+        step = self.step("00_one/one")
+        for words, sentence in ((["--steps", "07"], "There is no step 07; there are 00."), (["--causal", "2"], "--causal"),
+                                (["--out", "/nowhere/x.csv"], "/nowhere/x.csv")):
+            with self.subTest(words):
+                done = self.python("bench.py", step, *words)
+                self.assertEqual(done.returncode, 2)
+                self.assertIn(sentence, done.stderr)
+                self.assertNotIn("Traceback", done.stderr)
+
+    def test_no_torch(self):
+        self.write("torch.py", "raise ImportError('no')")
+        self.environment["PYTHONPATH"] = self.folder
+        done = self.python("bench.py", self.step("00_one/one"), "--peers")
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("PyTorch", done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+
+    def test_ladder(self):
+        out = os.path.join(self.folder, "ladder.json")
+        done = self.python("ladder.py", self.step("00_slow/slow"), self.step("01_refuses/refuses"), self.step("02_two/two"),
+                           self.step("06_backward/1_three"), "--seqlen", "512", "--out", out)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        lines = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]]
+                 for line in done.stdout.splitlines() if line.startswith("| ")}
+        self.assertEqual(lines["02_two/two"][2:], ["pass", "2.147", "1.0", "1000", "1000", "25 % compute"])
+        self.assertEqual(lines["06_backward/1_three"][5:7], ["", "1.00 (06.1)"])
+        self.assertIn("SKIP 01_refuses/refuses: SKIP: it takes no problem", done.stdout)
+        with open(out, encoding="utf-8") as f:
+            kept = json.load(f)
+        self.assertEqual([s["name"] for s in kept["steps"]], ["00_slow/slow", "01_refuses/refuses", "02_two/two", "06_backward/1_three"])
+        self.assertEqual(kept["gpu"], "A Fake GPU")
+
+
+class Tables(unittest.TestCase):
+    def tables(self, *words, root=ROOT):
+        return subprocess.run([sys.executable, os.path.join(BENCH, "tables.py"), "--root", root, *words], stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+
+    def test_documents_are_up_to_date(self):
+        done = self.tables("--check")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_stale_tables_are_found_and_rewritten(self):
+        with tempfile.TemporaryDirectory() as root:
+            def write(path, text):
+                path = os.path.join(root, path)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "w", encoding="utf-8") as f:
+                    f.write(text)
+
+            def page():
+                with open(os.path.join(root, "README.md"), encoding="utf-8") as f:
+                    return f.read()
+
+            empty = "Before\n\n<!-- table:ladder -->\n<!-- /table -->\n\nAfter\n"
+            write("README.md", empty)
+            self.assertEqual(self.tables("--check", root=root).returncode, 0)  # no data: empty marks are right
+            step = {"name": "00_naive/naive", "idea": "an idea", "direction": "forward", "problem": {"dtype": "fp32"},
+                    "check": {"verdict": "pass"}, "time_ms": {"median": 12.5}, "tflops": 3.25,
+                    "model": {"least_ms": 6.25, "bound_by": "memory"}}
+            data = {"command": "make ladder", "problem": "batch 2", "gpu": "A GPU", "driver": "1", "toolkit": "2", "commit": "c",
+                    "date": "2026-01-01", "steps": [step]}
+            write("docs/data/h200_ladder.json", json.dumps(data))
+            stale = self.tables("--check", root=root)
+            self.assertEqual(stale.returncode, 1)
+            self.assertIn("README.md", stale.stdout)
+            self.assertEqual(page(), empty)
+            self.assertEqual(self.tables(root=root).returncode, 0)
+            self.assertIn("12.5", page())
+            self.assertIn("A GPU", page())
+            self.assertTrue(page().startswith("Before\n") and page().endswith("<!-- /table -->\n\nAfter\n"))
+            self.assertEqual(self.tables("--check", root=root).returncode, 0)
+            write("README.md", page().replace("12.5", "11.5"))  # a figure changed by hand
+            self.assertEqual(self.tables("--check", root=root).returncode, 1)
+            for wrong, sentence in (("<!-- table:nothing -->\n<!-- /table -->\n", "nothing"), ("<!-- table:ladder -->\n", "never closed")):
+                write("README.md", wrong)
+                done = self.tables("--check", root=root)
+                self.assertEqual(done.returncode, 1)
+                self.assertIn(sentence, done.stdout)
+
+
+def main():
+    result = unittest.main(exit=False, buffer=False).result
+    failed = len({test.id().split(" ")[0] for test, _ in result.failures + result.errors})
+    if os.environ.get("FLASH_TEST_TOTALS"):
+        with open(os.environ["FLASH_TEST_TOTALS"], "a") as totals:
+            totals.write(f"{result.testsRun - failed - len(result.skipped)} {failed}\n")
+    return 0 if result.wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
