@@ -66,8 +66,8 @@ again = False  # --again
 
 def ncu(command, metrics, csv_file, *options):
     """The profiled launches in order: (kernel's name, {metric: value})."""
-    text = "" if again else run(["ncu", "--clock-control", "none", "--csv", "--print-units", "base", "--metrics", ",".join(metrics),
-                "--log-file", csv_file, *options, *command]).stdout
+    text = "" if again else run(["ncu", "--clock-control", "none", "--csv", "--print-units", "base", "--metrics",
+                                 ",".join(metrics), "--log-file", csv_file, *options, *command]).stdout
     with open(csv_file) as file:
         lines = [line for line in file if line.startswith('"')]
     if not lines:
@@ -140,8 +140,9 @@ def patterns(emu, cuda, metrics, raw):
 
 def steps(emu, cuda, metrics, raw):
     print("\n### Steps: " + " ".join(STEP_PROBLEM) + "\n")
-    print("| step | kernel | count | CPU back end | Nsight Compute | difference |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("One number: the CPU back end and Nsight Compute agree exactly.\n")
+    print("| step | kernel | " + " | ".join(key.replace("_", " ") for key in METRICS) + " |")
+    print("| --- | --- |" + " --- |" * len(METRICS))
     found = sorted(os.path.relpath(os.path.join(folder, file), emu)
                    for folder, _, files in os.walk(emu) for file in files if file.endswith(".run"))
     for step in found:
@@ -154,7 +155,7 @@ def steps(emu, cuda, metrics, raw):
             with open(result) as file:
                 kernels = json.load(file)["kernels"]
         except (OSError, ValueError, KeyError):
-            print(f"| {name} | not run on the CPU back end: {said.stdout.splitlines()[-1:]} | | | | |")
+            print(f"| {name} | {''.join(said.stdout.splitlines()[-1:])} |")
             continue
         launches = ncu([f"{cuda}/{step}", *STEP_PROBLEM, "--iters", "1"], metrics,
                        f"{raw}/{name.replace('/', '_')}.csv", "--launch-count", "40")
@@ -175,18 +176,16 @@ def steps(emu, cuda, metrics, raw):
                     sums = theirs.setdefault(kernel, {})
                     sums[key] = sums.get(key, 0) + value
         for kernel, counts in ours.items():
-            for key in METRICS:
-                mine, value = counts[key], theirs.get(kernel, {}).get(key)
-                if not mine and not value:
-                    continue
-                if value is None:
-                    difference = "n/a"
-                elif mine == value:
-                    difference = "0"
-                else:
-                    difference = f"{100 * (mine - value) / value:+.2f} %" if value else "Nsight Compute has none"
-                print(f"| {name} | {kernel} | {key.replace('_', ' ')} | {mine} | "
-                      f"{'n/a' if value is None else value} | {difference} |")
+            cells = [compared(counts[key], theirs.get(kernel, {}).get(key)) for key in METRICS]
+            print(f"| {name} | {kernel} | " + " | ".join(cells) + " |")
+
+
+def compared(mine, value):
+    if value is None:
+        return f"{mine} (n/a)"
+    if mine == value:
+        return str(mine)
+    return f"{mine}, Nsight {value}" + (f" ({100 * (mine - value) / value:+.2f} %)" if value else "")
 
 
 def faults(emu, cuda, raw):
