@@ -164,6 +164,8 @@ def judge(source, landing, exercise=None, out=None):
     count = None
     if exercise and exercise.count:
         count, least = measured_count(f"{out}/watched.run", exercise), ladders_count(exercise)
+        if count is None or least is None:
+            return Verdict("crash", f"{exercise.count} could not be counted: the run left no report.{note}")
         if count > FULL_POINTS * least:
             return Verdict("count", f"The result is right, but {exercise.count} is {count}; it should be {least}.{note}", count)
 
