@@ -6,15 +6,17 @@
 //   dS^T = P^T * (dP^T - D), dK. Lane by lane they hold the same places, so P is handed over as it lies in registers; and
 //   the dS team works a tile behind, so one barrier a tile is enough. dS goes through shared memory once more, to all
 //   warps, for dQ += dS K, two tiles behind: fp32, added to global memory by atomics, rounded by a last kernel.
-//   --deterministic: no atomics, but a kernel that recomputes S and dP for a tile of dQ: 7 products in place of 5.
+//   --deterministic: no atomics, but a kernel that recomputes S and dP for a tile of dQ (deterministic_dq.cuh): 7
+//   products in place of 5. tiles.cuh holds what the two kernels share: swizzle, fragments, products.
 // Global memory: K, V, dK and dV once; Q and dO once a key tile, as often dQ is added to. Workspace: head_dim + 2 floats
 //   a query row, 2 with --deterministic.
 // Limits: bf16 and fp16, fp32 accumulation; head_dim 64 and 128; compute capability 8.0. Three sizes of tiles, by the
 //   shared memory a block may have.
 // Papers: FlashAttention-2 (arXiv 2307.08691), Algorithm 2; its B_c is kBlockN, its B_r kBlockM.
 #include <algorithm>
-#include <type_traits>
 
+#include "06_backward/deterministic_dq.cuh"
+#include "06_backward/tiles.cuh"
 #include "common/attention.h"
 #include "common/cuda.cuh"
 #include "common/device.h"
@@ -22,7 +24,6 @@
 
 namespace {
 
-constexpr float kLog2e = 1.44269504f;
 constexpr int kStages = 3;     // query tiles in shared memory: landing, at the P team, at the dS team
 constexpr int kWarpKeys = 32;  // keys of a warp: every B fragment it loads serves two mma
 constexpr int kMTiles = kWarpKeys / 16;
@@ -45,94 +46,6 @@ struct Tiles {
   static_assert(kSquaresM * kSquaresN * kKeySplits == kWarps,
                 "TILE=MxN: dQ is M/32 times head_dim/32 squares, and N/16 warps must be a multiple of that");
 };
-
-// P is kept 2^14 times too large in fp16, which knows no number between 0 and 6e-8 and few below 6e-5: P <= 1.
-template <class Element>
-constexpr int kPExponent = std::is_same_v<Element, __half> ? 14 : 0;
-template <class Element>
-constexpr float kPUnit = 1.f / (1 << kPExponent<Element>);  // 1 in units of P
-
-struct Params {
-  const void *q, *k, *v, *d_o;
-  const float *lse2, *d_sum;  // workspace [batch, heads, padded_q]: LSE in base 2 and units of P (+inf: no key), D
-  float* dq_accum;            // workspace [batch, heads, padded_q, head_dim] in patches; nullptr: dQ isn't wanted
-  void *dq, *dk, *dv;
-  int heads, kv_heads, seqlen_q, seqlen_k, padded_q;
-  float scale;
-  bool causal;
-  __host__ __device__ int diagonal() const { return seqlen_k - seqlen_q; }  // query i sees the keys <= i + diagonal
-};
-
-// ---- tiles in shared memory: rows of kCols elements, 16-byte chunk c of row r stored at c ^ r % 8 ----
-
-template <int kCols>
-__device__ __forceinline__ int swizzled(int row, int chunk) {
-  return row * kCols + (chunk ^ row % 8) * 8;
-}
-
-// The row of 16 bytes that this lane names to ldmatrix_x4 for the 16 x 16 patch at (row, col): its four matrices in
-// the order down, then right (an A operand; with .trans a B operand stored [k][n]), or right, then down (a B operand
-// stored [n][k]).
-template <int kCols, class Element>
-__device__ __forceinline__ const Element* down_first(const Element* tile, int row, int col) {
-  const int lane = threadIdx.x % kWarpSize;
-  return tile + row * kCols + swizzled<kCols>(lane % 16, col / 8 + lane / 16);
-}
-template <int kCols, class Element>
-__device__ __forceinline__ const Element* right_first(const Element* tile, int row, int col) {
-  const int lane = threadIdx.x % kWarpSize;
-  return tile + row * kCols + swizzled<kCols>(lane / 16 * 8 + lane % 8, col / 8 + lane / 8 % 2);
-}
-
-// Starts the copy of kRows rows of a [rows, kCols] matrix; zeros where it has fewer.
-template <int kRows, int kCols, int kThreads, class Element>
-__device__ __forceinline__ void copy_tile(Element* tile, const void* matrix, size_t offset, int rows) {
-  constexpr int kChunks = kCols / 8;
-  const Element* const source = static_cast<const Element*>(matrix) + offset;
-  for (int i = 0; i < ceil_div(kRows * kChunks, kThreads); ++i) {
-    const int index = i * kThreads + threadIdx.x, row = index / kChunks, chunk = index % kChunks;
-    if (kRows * kChunks % kThreads != 0 && row >= kRows) break;
-    const bool valid = row < rows;
-    cp_async<16>(tile + swizzled<kCols>(row, chunk), source + (valid ? row * kCols + chunk * 8 : 0), valid);
-  }
-}
-
-// ---- products: c += a b for two neighbouring n8 tiles of c ----
-
-template <class Element>
-__device__ __forceinline__ void mma_pair(float (&c)[2][4], const uint32_t (&a)[4], const uint32_t (&b)[2][2]) {
-  mma_m16n8k16<Element>(c[0], a, b[0]);
-  mma_m16n8k16<Element>(c[1], a, b[1]);
-}
-
-// x = A B^T, A [kRows x 16, kCols] and B [kPairs x 16, kCols] both stored along kCols: S^T, dP^T; S, dP.
-template <int kCols, int kRows, int kPairs, class Element>
-__device__ __forceinline__ void multiply_abt(float (&x)[kRows][kPairs][2][4], const Element* a_tile,
-                                             const Element* b_tile) {
-  for (int col = 0; col < kCols; col += 16) {
-    uint32_t a[kRows][4];
-    for (int m = 0; m < kRows; ++m) ldmatrix_x4(a[m], down_first<kCols>(a_tile, m * 16, col));
-#pragma unroll
-    for (int n = 0; n < kPairs; ++n) {
-      uint32_t b[2][2];
-      ldmatrix_x4(b, right_first<kCols>(b_tile, n * 16, col));
-      for (int m = 0; m < kRows; ++m) mma_pair<Element>(x[m][n], a[m], b);
-    }
-  }
-}
-
-// x += A B, A in fragments [kRows x 16, kDepth x 16], B [kDepth x 16, kCols] as stored: dV, dK; dQ.
-template <int kCols, int kRows, int kDepth, class Element>
-__device__ __forceinline__ void multiply_ab(float (&x)[kRows][kCols / 16][2][4], const uint32_t (&a)[kRows][kDepth][4],
-                                            const Element* b_tile) {
-  for (int k = 0; k < kDepth; ++k) {
-    for (int n = 0; n < kCols / 16; ++n) {
-      uint32_t b[2][2];
-      ldmatrix_x4_trans(b, down_first<kCols>(b_tile, k * 16, n * 16));
-      for (int m = 0; m < kRows; ++m) mma_pair<Element>(x[m][n], a[m][k], b);
-    }
-  }
-}
 
 // ---- the softmax and its gradient, on fragments ----
 
@@ -175,40 +88,6 @@ __device__ __forceinline__ void make_ds(uint32_t (&ds_t)[kMTiles][kQueries][4],
         ds_t[m][n][i] = pack<Element>(p.x * kUnit * (c[0] - d[i / 2].x), p.y * kUnit * (c[1] - d[i / 2].y));
         patches[(m * kQueries + n) * (kPatch / 2) + i * kWarpSize] = ds_t[m][n][i];
       }
-    }
-  }
-}
-
-// Scores that don't count become -inf: keys past the end and, causal, keys after the query. first_key and first_query
-// are those of this lane's first element; x is [keys, queries] if transposed, else [queries, keys].
-template <bool kTransposed, int kRows, int kPairs>
-__device__ __forceinline__ void mask(float (&x)[kRows][kPairs][2][4], int first_key, int first_query, const Params& p) {
-  const int keys = p.seqlen_k - first_key;  // that are left, from this lane's first
-  const int reach = p.causal ? first_query + p.diagonal() - first_key : p.seqlen_k;
-#pragma unroll
-  for (int m = 0; m < kRows; ++m) {
-    for (int n = 0; n < kPairs; ++n) {
-      for (int i = 0; i < 8; ++i) {
-        const int r = m * 16 + i % 4 / 2 * 8, c = n * 16 + i / 4 * 8 + i % 2;
-        const int key = kTransposed ? r : c, query = kTransposed ? c : r;
-        if (key >= keys || key - query > reach) x[m][n][i / 4][i % 4] = -INFINITY;
-      }
-    }
-  }
-}
-
-// Writes x * factor, rounded, to the first `rows` rows of a [rows, kCols] matrix.
-template <int kCols, int kRows, class Element>
-__device__ __forceinline__ void write_rows(Element* matrix, const float (&x)[kRows][kCols / 16][2][4], float factor,
-                                           int rows) {
-  const int lane = threadIdx.x % kWarpSize;
-  for (int i = 0; i < 2 * kRows; ++i) {
-    const int row = i * 8 + lane / 4;
-    if (row >= rows) break;
-    for (int n = 0; n < kCols / 8; ++n) {
-      const float* const c = &x[i / 2][n / 2][n % 2][i % 2 * 2];
-      *reinterpret_cast<uint32_t*>(matrix + row * kCols + n * 8 + lane % 4 * 2) =
-          pack<Element>(c[0] * factor, c[1] * factor);
     }
   }
 }
@@ -400,74 +279,6 @@ __global__ void round_dq_kernel(const float* dq_accum, Element* dq, float scale,
   }
   reinterpret_cast<uint4*>(dq)[(head * seqlen_q + i) * (kHeadDim / 8) + chunk] =
       make_uint4(packed[0], packed[1], packed[2], packed[3]);
-}
-
-// --deterministic: dQ without atomics. A block owns 64 queries, 16 a warp, and walks over the keys, as a forward does;
-// S and dP once more, this time not transposed: dS in registers is the A operand of dQ += dS K.
-constexpr int kDqBlockM = 64, kDqBlockN = 64, kDqThreads = kDqBlockM / 16 * kWarpSize;
-constexpr int dq_shared_bytes(int head_dim) { return 2 * (2 * kDqBlockM + 2 * 2 * kDqBlockN) * head_dim; }
-__host__ __device__ inline int keys_seen(bool causal, int seqlen_q, int seqlen_k, int query) {
-  return causal ? min(seqlen_k, max(0, min(query + kDqBlockM, seqlen_q) + seqlen_k - seqlen_q)) : seqlen_k;
-}
-
-template <class Element, int kHeadDim>
-__global__ void __launch_bounds__(kDqThreads) deterministic_dq_kernel(Params p) {
-  const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
-  const int query_tiles = ceil_div(p.seqlen_q, kDqBlockM);
-  const int query = (query_tiles - 1 - int(blockIdx.x % query_tiles)) * kDqBlockM;  // causal: long walks start first
-  const size_t head = blockIdx.x / query_tiles;                                     // over [batch, heads]
-  const size_t kv_head = head / (p.heads / p.kv_heads);
-  const int steps = ceil_div(keys_seen(p.causal, p.seqlen_q, p.seqlen_k, query), kDqBlockN);
-
-  Element* const q_tile = dynamic_shared<Element>();         // [kDqBlockM][kHeadDim]
-  Element* const do_tile = q_tile + kDqBlockM * kHeadDim;    // [kDqBlockM][kHeadDim]
-  Element* const kv_tiles = do_tile + kDqBlockM * kHeadDim;  // [2 stages][K, V][kDqBlockN][kHeadDim]
-  const auto copy_step = [&](int step) {
-    Element* const k_tile = kv_tiles + step % 2 * 2 * kDqBlockN * kHeadDim;
-    const size_t offset = (kv_head * p.seqlen_k + step * kDqBlockN) * kHeadDim;
-    copy_tile<kDqBlockN, kHeadDim, kDqThreads>(k_tile, p.k, offset, p.seqlen_k - step * kDqBlockN);
-    copy_tile<kDqBlockN, kHeadDim, kDqThreads>(k_tile + kDqBlockN * kHeadDim, p.v, offset,
-                                               p.seqlen_k - step * kDqBlockN);
-  };
-  const size_t q_offset = (head * p.seqlen_q + query) * kHeadDim;
-  copy_tile<kDqBlockM, kHeadDim, kDqThreads>(q_tile, p.q, q_offset, p.seqlen_q - query);
-  copy_tile<kDqBlockM, kHeadDim, kDqThreads>(do_tile, p.d_o, q_offset, p.seqlen_q - query);
-  if (steps > 0) copy_step(0);
-  cp_async_commit();
-
-  const int row = warp * 16 + lane / 4;  // of the tile: this lane has parts of it and of row + 8
-  const size_t stat = head * p.padded_q + query + row;
-  const float lse2[2] = {p.lse2[stat], p.lse2[stat + 8]}, d_sum[2] = {p.d_sum[stat], p.d_sum[stat + 8]};
-  float dq[1][kHeadDim / 16][2][4] = {};
-  for (int step = 0; step < steps; ++step) {
-    cp_async_wait<0>();
-    __syncthreads();  // this step's K and V have landed for all warps, and none still reads those of the step before
-    if (step + 1 < steps) copy_step(step + 1);
-    cp_async_commit();
-    const Element* const k_tile = kv_tiles + step % 2 * 2 * kDqBlockN * kHeadDim;
-    float s[1][kDqBlockN / 16][2][4] = {}, dp[1][kDqBlockN / 16][2][4] = {};
-    multiply_abt<kHeadDim>(s, q_tile + warp * 16 * kHeadDim, k_tile);
-    multiply_abt<kHeadDim>(dp, do_tile + warp * 16 * kHeadDim, k_tile + kDqBlockN * kHeadDim);
-    const int key = step * kDqBlockN;
-    if (key + kDqBlockN > p.seqlen_k || (p.causal && key + kDqBlockN - 1 > query + p.diagonal())) {
-      mask<false>(s, key + lane % 4 * 2, query + row, p);
-    }
-    uint32_t ds[1][kDqBlockN / 16][4];
-    for (int n = 0; n < kDqBlockN / 16; ++n) {
-      for (int i = 0; i < 4; ++i) {
-        float d[2];
-        for (int j = 0; j < 2; ++j) {
-          const float prob = ex2(s[0][n][i / 2][i % 2 * 2 + j] * (p.scale * kLog2e) - lse2[i % 2]);
-          d[j] = prob * kPUnit<Element> * (dp[0][n][i / 2][i % 2 * 2 + j] - d_sum[i % 2]);
-        }
-        ds[0][n][i] = pack<Element>(d[0], d[1]);
-      }
-    }
-    multiply_ab<kHeadDim>(dq, ds, k_tile);
-  }
-  cp_async_wait<0>();
-  write_rows<kHeadDim>(static_cast<Element*>(p.dq) + q_offset + warp * 16 * kHeadDim, dq, p.scale,
-                       p.seqlen_q - query - warp * 16);
 }
 
 // ---- launching ----
