@@ -119,6 +119,7 @@ TEST_CASE("05 is right whether the maximum grows at every key tile, never, or to
     require_scores_pass(p, [](int j) { return -0.03f * j; });           // 5.4 nats a 180 keys: a lag of 2^8 is used up
     require_scores_pass(p, [](int j) { return j == 5 ? 5.5f : 0.f; });  // just below e^(8 ln 2) = e^5.55
     require_scores_pass(p, [](int j) { return j == 5 ? 5.6f : 0.f; });  // just above
+    require_scores_pass(p, [](int j) { return j == 5 ? 12.f : 0.f; });  // without rescaling fp16 would overflow
     require_scores_pass(p, [](int j) { return j % 37 == 0 ? 80.f : -40.f; });
   }
 }
