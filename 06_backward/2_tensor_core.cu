@@ -318,12 +318,6 @@ void run_kernels(const flash::BackwardArgs& args, void* workspace, flash::Stream
   }
 }
 
-// Asked for once on a GPU; the CPU back end's device may change (EMU_DEVICE).
-int shared_limit() {
-  static const flash::Device device = flash::query_device();
-  return int((device.is_emulated ? flash::query_device() : device).shared_bytes_per_block);
-}
-
 // Calls use(T()) with the largest tiles that fit the device's shared memory.
 template <int kHeadDim, class Use>
 void with_tiles_of(const Use& use) {
@@ -334,7 +328,8 @@ void with_tiles_of(const Use& use) {
   using Medium = Tiles<kHeadDim, 4096 / kHeadDim, 128>;  // 129 or 137 KB: A100
   using Small = Tiles<kHeadDim, 4096 / kHeadDim, 64>;    // 89 or 93 KB: all others
   static_assert(Small::kSharedBytes <= 99 * 1024 && dq_shared_bytes(kHeadDim) <= 99 * 1024);
-  const int limit = shared_limit();
+  static const flash::Device device = flash::query_device();  // asked once, but the CPU back end's may change
+  const int limit = int((device.is_emulated ? flash::query_device() : device).shared_bytes_per_block);
   if (limit >= Large::kSharedBytes) {
     use(Large());
   } else if (limit >= Medium::kSharedBytes) {
