@@ -13,7 +13,7 @@ namespace flash::emu {
 struct AccessCounts {
   uint64_t requests = 0;
   uint64_t bytes = 0;       // asked for, a thread at a time
-  uint64_t sectors = 0;     // global: distinct 32-byte sectors, a request at a time
+  uint64_t sectors = 0;     // global: distinct 32-byte sectors, a request at a time (of atomics: docs/emulator.md)
   uint64_t wavefronts = 0;  // shared: passes over the 32 banks
   uint64_t conflicts = 0;   // shared: wavefronts beyond the least the request's width needs
 
@@ -64,7 +64,7 @@ struct Site {
 };
 
 struct Fault {
-  std::string kind;     // "race", "out-of-bounds", "uninitialised", "misaligned", "barrier", "async-copy"
+  std::string kind;     // "race", "out-of-bounds", "uninitialised", "misaligned", "barrier", "async-copy", "other"
   std::string message;  // the whole report, for a person
   std::string kernel;
   std::string array;   // its name where known
