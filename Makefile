@@ -19,7 +19,7 @@ endif
 
 # ---------------------------------------------------------------------------------------------- what the user types
 
-TARGETS := help step list test cuda sanitize calibrate diff format format-check clean ladder bench docs plots probe \
+TARGETS := help step list test cuda sanitize calibrate diff format format-check clean ladder bench counts docs plots probe \
   exercises exercise check hint solution watch grade test-exercises
 WITH_WORDS := step test diff exercise check hint solution watch test-exercises                                            # `make step 2`: the 2 is not a target
 ifneq ($(filter $(firstword $(MAKECMDGOALS)),$(WITH_WORDS)),)
@@ -145,6 +145,9 @@ $(if $(NVCC),$(eval $(call kernel_rule,$(PLAIN_CUDA)$1,$$(NVCC) $$(NVCC_FLAGS) $
 endef
 $(call kernel_rules)
 $(if $(TILE),$(call kernel_rules,-$(TILE),$(TILE_FLAGS)))
+# 03 and 04 are tested with tiles of another size as well.
+OTHER_TILE := $(if $(TILE),,32x16)
+$(if $(OTHER_TILE),$(call kernel_rules,-$(OTHER_TILE),-DTILE_M=32 -DTILE_N=16))
 
 -include $(shell find build -name '*.d' 2>/dev/null)
 
@@ -167,6 +170,8 @@ $(eval $1/common/tests/kernels.test: $(TEST_MAIN) $(HARNESS) $2 $(patsubst %,$1/
 endef
 $(call all_programs,$(EMU),$(EMU_BACKEND),$(CXX) -pthread,$(KERNEL_TESTS))
 $(call all_programs,$(FAST),$(EMU_BACKEND),$(CXX) -pthread,$(KERNEL_TESTS))
+OTHER_TILE_TESTS := $(if $(OTHER_TILE),$(patsubst %,build/emu-$(OTHER_TILE)/%.test,$(filter 03_% 04_%,$(LANDINGS))))
+$(foreach t,$(OTHER_TILE_TESTS),$(eval $(call programs,build/emu-$(OTHER_TILE),$(t:build/emu-$(OTHER_TILE)/%.test=%),$(EMU_BACKEND),$(CXX) -pthread)))
 $(if $(NVCC),$(call all_programs,$(CUDA),$(CUDA_BACKEND),$(NVCC),$(CUDA_TESTS)))
 # common/emu/calibrate: the watcher's own test kernels, for Nsight Compute and compute-sanitizer.
 CALIBRATE := $(call host_objects,common/emu/calibrate/kernels.cpp) $(HARNESS)
@@ -223,6 +228,7 @@ TEST_STEPS = $(if $(STEP),$(filter $(call folder,$(STEP))/%,$(LANDINGS)),$(LANDI
 TEST_FOLDERS = $(EMU) $(FAST) $(if $(filter cuda,$(BACKEND)),$(CUDA))
 KERNEL_TEST_PROGRAMS = $(if $(KERNEL_TESTS),$(EMU) $(FAST)) $(if $(CUDA_TESTS),$(filter build/cuda%,$(TEST_FOLDERS)))
 TEST_PROGRAMS = $(foreach d,$(TEST_FOLDERS),$(TEST_STEPS:%=$d/%.test)) \
+  $(filter $(TEST_STEPS:%=build/emu-$(OTHER_TILE)/%.test),$(OTHER_TILE_TESTS)) \
   $(if $(STEP),,$(KERNEL_TEST_PROGRAMS:%=%/common/tests/kernels.test) $(HOST)/common/tests/common.test)
 # What the tests of the command line and of the documents run.
 RUN_PROGRAMS = $(if $(STEP),,$(foreach d,$(EMU) $(FAST),$(LANDINGS:%=$d/%.run)))
@@ -265,8 +271,11 @@ docs:
 	python3 common/bench/tables.py
 # Pictures into docs/figures/. Debian's matplotlib belongs to /usr/bin/python3, which needn't be the first in PATH.
 PLOT_PYTHON = $(shell for p in python3 /usr/bin/python3; do $$p -c 'import matplotlib' 2>/dev/null && echo $$p && exit; done; echo python3)
-plots: $(LANDINGS:%=$(EMU)/%.run) $(LANDINGS:%=$(FAST)/%.run)
+plots:
 	$(PLOT_PYTHON) common/bench/plots.py $(PLOTS)
+# Into docs/data/, what the pictures and tables need of the CPU back end.
+counts: $(LANDINGS:%=$(EMU)/%.run) $(LANDINGS:%=$(FAST)/%.run)
+	python3 common/bench/counts.py $(EMU) $(FAST) $(LANDINGS)
 # Latencies and bandwidths of this GPU's memories, for docs/memory_hierarchy.md.
 probe: $(if $(filter cuda,$(BACKEND)),$(CUDA)/common/bench/memory_probe.o)
 	$(if $(filter cuda,$(BACKEND)),$(NVCC) $< -o $(CUDA)/memory_probe && $(CUDA)/memory_probe,echo 'make probe measures a GPU, and needs one and nvcc.' >&2; exit 2)
