@@ -79,9 +79,9 @@ TEST_CASE("00 writes N x N scores twice and reads them back twice") {
     const emu::Report report = tests::report_of(p);
     const uint64_t rows = q_rows(p);
     const uint64_t matrix = rows * p.seqlen_k * 4;  // bytes of S, and of P
-    const emu::KernelReport& scores = kernel(report, "scores_kernel");
-    const emu::KernelReport& softmax = kernel(report, "softmax_kernel");
-    const emu::KernelReport& output = kernel(report, "output_kernel");
+    const emu::KernelReport scores = kernel(report, "scores_kernel");
+    const emu::KernelReport softmax = kernel(report, "softmax_kernel");
+    const emu::KernelReport output = kernel(report, "output_kernel");
 
     CHECK(scores.total.global_write.bytes == matrix);                  // S goes out
     CHECK(softmax.distinct_read_bytes == matrix);                      // and comes back

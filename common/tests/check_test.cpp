@@ -73,7 +73,7 @@ CheckResult check_backward_fault(const Problem& p, BackwardFault fault, Dist dis
 void require_refused(const CheckResult& result, const std::string& tensor_name, const std::string& words) {
   INFO(result.message);
   REQUIRE(result.verdict == Verdict::fail);
-  const TensorCheck& t = tensor(result, tensor_name);
+  const TensorCheck t = tensor(result, tensor_name);
   REQUIRE(t.verdict == Verdict::fail);
   CHECK(excess(t) > 10);
   CHECK(t.wrong > 0);
@@ -385,7 +385,7 @@ TEST_CASE("checker: first and worst element, their number and their place") {
   element(1, 0, 9, 31) += 5;
   element(1, 2, 0, 0) += 0.1f;
   const CheckResult result = check_forward(p, in, out);
-  const TensorCheck& o = tensor(result, "O");
+  const TensorCheck o = tensor(result, "O");
   CHECK(o.wrong == 3);
   CHECK(o.first_index == std::vector<int>{0, 2, 4, 5});
   CHECK(o.worst_index == std::vector<int>{1, 0, 9, 31});
@@ -514,7 +514,7 @@ TEST_CASE("checker: a large problem is sampled, and nothing that isn't a number 
   out.softmax_lse.assign(q_rows(p), 0.0f);
   q_row(out.o.data(), p, 1, 3, 1234)[17] = std::numeric_limits<float>::quiet_NaN();
   const CheckResult result = check_forward(p, in, out);
-  const TensorCheck& o = tensor(result, "O");
+  const TensorCheck o = tensor(result, "O");
   CHECK(o.rows_checked < o.rows_total);
   CHECK(o.rows_checked >= 1000);
   CHECK(o.rows_total == 48016);

@@ -126,7 +126,7 @@ TEST_CASE("bank conflicts of reads and writes") {
       {16, 20, 4, 0}, {16, 36, 4, 0},   {16, 68, 4, 0},   {16, 132, 4, 0},
   };
   for (const Case& c : cases) {
-    const Pattern& p = pattern("stride " + std::to_string(c.stride) + " floats, " + std::to_string(c.bytes) + " bytes");
+    const Pattern p = pattern("stride " + std::to_string(c.stride) + " floats, " + std::to_string(c.bytes) + " bytes");
     INFO(p.name);
     const Counts read = counts_of([&] { run_shared_read(p); });
     CHECK(read.shared_read.requests == 1);
@@ -166,7 +166,7 @@ TEST_CASE("lanes that read one word share it, and pairs of lanes share a pass") 
       {"one lane", 16, 1, 0},
   };
   for (const Case& c : cases) {
-    const Pattern& p = pattern(c.name + ", " + std::to_string(c.bytes) + " bytes");
+    const Pattern p = pattern(c.name + ", " + std::to_string(c.bytes) + " bytes");
     INFO(p.name);
     const Counts read = counts_of([&] { run_shared_read(p); });
     CHECK(read.shared_read.wavefronts == c.wavefronts);
@@ -187,7 +187,7 @@ TEST_CASE("sectors of global reads and writes") {
       {"stride 8 floats", 16, 32}, {"broadcast", 16, 1},
   };
   for (const Case& c : cases) {
-    const Pattern& p = pattern(c.name + ", " + std::to_string(c.bytes) + " bytes");
+    const Pattern p = pattern(c.name + ", " + std::to_string(c.bytes) + " bytes");
     INFO(p.name);
     unsigned lanes = 0;
     for (const int i : p.index) lanes += i >= 0;
