@@ -559,9 +559,7 @@ void MemoryWatcher::fault(const RuntimeFault& fault) {
   }
   faults_.push_back(std::make_unique<FaultRecord>());
   FaultRecord& record = *faults_.back();
-  record.fault.kind = fault.kind == "invalid-address" ? "out-of-bounds"
-                      : fault.kind == "other"         ? "barrier"
-                                                      : fault.kind;
+  record.fault.kind = fault.kind == "invalid-address" ? "out-of-bounds" : fault.kind;
   record.fault.message = fault.message;
   if (fault.launch) record.fault.kernel = fault.launch->name;
   record.here = site_number(fault.here);
