@@ -62,6 +62,13 @@ Problem causal(int seqlen_q, int seqlen_k, int head_dim) {
   return p;
 }
 
+// On a GPU without these instructions there is nothing to run.
+bool too_old() {
+  if (tests::device().compute_capability >= tests::step().min_compute_capability) return false;
+  WARN("SKIP: " << why_not(tests::step(), make_problem(64, 64, 64), tests::device()));
+  return true;
+}
+
 void require_scores_pass(const Problem& p, float (*score)(int)) {
   Inputs inputs = make_inputs(p, Direction::forward, Dist::normal, 7);
   for (int i = 0; i < p.seqlen_q; ++i) {
@@ -78,6 +85,7 @@ void require_scores_pass(const Problem& p, float (*score)(int)) {
 TEST_CASE("05 gives the reference's O and LSE on awkward problems") { tests::require_pass_awkward(); }
 
 TEST_CASE("05 is right whatever the inputs are drawn from") {
+  if (too_old()) return;
   for (Dtype dtype : {Dtype::bf16, Dtype::fp16}) {
     for (Dist dist : {Dist::normal, Dist::uniform, Dist::outliers, Dist::large, Dist::negative}) {
       for (bool is_causal : {false, true}) {
@@ -90,6 +98,7 @@ TEST_CASE("05 is right whatever the inputs are drawn from") {
 }
 
 TEST_CASE("05 is right around the edges of its tiles") {
+  if (too_old()) return;
   for (int seqlen_q : {127, 128, 129, 193}) {
     for (int seqlen_k : {15, 16, 63, 65, 95, 96, 97, 128, 193}) {
       if (tests::watched() && (seqlen_q != 129 || seqlen_k > 97)) continue;
@@ -110,6 +119,7 @@ TEST_CASE("05 does not depend on the order of threads, warps and blocks, nor on 
 }
 
 TEST_CASE("05 is right whether the maximum grows at every key tile, never, or too little to rescale") {
+  if (too_old()) return;
   // 05.3 walks the keys from the last to the first, and rescales only when the exponent has grown by more than 8, base 2.
   for (Dtype dtype : {Dtype::bf16, Dtype::fp16}) {
     const Problem p = make_problem(20, 300, 64, dtype);
@@ -125,6 +135,7 @@ TEST_CASE("05 is right whether the maximum grows at every key tile, never, or to
 }
 
 TEST_CASE("05 asks for the bytes its formula says") {
+  if (too_old()) return;
   for (const Problem& p : counted_problems()) tests::require_traffic(p);
   tests::require_traffic(causal(200, 200, 64));
   tests::require_traffic(causal(150, 40, 128));  // query tiles that see no key
@@ -261,6 +272,7 @@ TEST_CASE("05 needs tensor cores that take bf16, and no more shared memory than 
 }
 
 TEST_CASE("05 refuses what it can't do, by name") {
+  if (too_old()) return;
   tests::require_refused(make_problem(64, 64, 64, Dtype::fp32), "not fp32");
   tests::require_refused(make_problem(64, 64, 32), "head_dim 64, 128, not 32");
 }
