@@ -100,10 +100,14 @@ TEST_CASE("a fault names both lines, the threads, the block and the array") {
                                 ContainsSubstring("of block (0,0,0)") && ContainsSubstring("No __syncthreads()"));
 }
 
-TEST_CASE("a missing __syncwarp is told as such, and blocks by their numbers") {
+TEST_CASE("a missing __syncwarp is told as such, threads and blocks by their numbers") {
   for (const FaultCase& c : fault_cases()) {
     if (c.name == "warp_exchange") {
       CHECK_THAT(report_of(c.run, true).faults.at(0).message, ContainsSubstring("__syncwarp()"));
+    }
+    if (c.name == "transpose") {
+      CHECK_THAT(report_of(c.run, true).faults.at(0).message,
+                 ContainsSubstring("thread (0,1,0)") && ContainsSubstring("thread (1,0,0)"));
     }
     if (c.name == "blocks_talk") {
       CHECK_THAT(report_of(c.run, true).faults.at(0).message, ContainsSubstring("any order"));

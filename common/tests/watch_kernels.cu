@@ -150,6 +150,17 @@ __global__ void reader_writes(const float* in, float* out) {
   if (t == kThreads - 1) word = out[t] + 1.0f;
 }
 
+// 1024 threads in two dimensions turn a padded tile.
+constexpr int kSide = 32;
+template <bool kFaulty>
+__global__ void transpose(const float* in, float* out) {
+  __shared__ float tile[kSide][kSide + 1];
+  const int x = threadIdx.x, y = threadIdx.y;
+  tile[y][x] = in[y * kSide + x];
+  if (!kFaulty) __syncthreads();
+  out[y * kSide + x] = tile[x][y];
+}
+
 // ---- races across blocks --------------------------------------------------------------------------------------------
 
 template <bool kFaulty>
@@ -349,6 +360,13 @@ namespace flash::watch_kernels {
         [](bool faulty) { run(faulty ? kernel<true> : kernel<false>, blocks, threads, count, shared_bytes); } \
   }
 
+void run_transpose(bool faulty) {
+  DeviceBuffer in("in", kSide * kSide * sizeof(float)), out("out", kSide * kSide * sizeof(float));
+  filled(in);
+  launch(faulty ? transpose<true> : transpose<false>, 1, dim3(kSide, kSide), 0, nullptr, floats(in), floats(out));
+  synchronize();
+}
+
 void run_blocks_add(bool faulty) {
   DeviceBuffer in("in", 4 * kThreads * sizeof(float)), sums("sums", kThreads * sizeof(float));
   filled(in), filled(sums);
@@ -370,6 +388,7 @@ const std::vector<FaultCase>& fault_cases() {
       FAULT_CASE(block_in_global, "no barrier, through global memory", "race", "out", 1, kThreads, 2 * kThreads, 0),
       FAULT_CASE(barrier_too_early, "the barrier stands before the writes", "race", "tile", 1, kThreads, kThreads, 0),
       FAULT_CASE(reader_writes, "a word overwritten while others read it", "race", "word", 1, kThreads, kThreads, 0),
+      {"transpose", "no barrier in a block of two dimensions", "race", "tile", run_transpose},
       FAULT_CASE(blocks_one_sum, "all blocks write one word", "race", "out", 4, kThreads, kThreads, 0),
       FAULT_CASE(blocks_talk, "a block reads what another wrote", "race", "out", 4, kThreads, 8 * kThreads, 0),
       {"blocks_add", "blocks add without atomics", "race", "sums", run_blocks_add},
