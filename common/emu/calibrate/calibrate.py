@@ -204,7 +204,7 @@ def faults(emu, cuda, raw):
         return job, int(summary.group(1)) if summary else HANGS
 
     jobs = [(case[0], which, tool) for case in cases for which in ("fault", "twin") for tool in TOOLS]
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = dict(pool.map(ask, jobs))
     print("\n### Planted faults: which tool reports which\n")
     print("| mistake | CPU back end | " + " | ".join(TOOLS) + " |")
