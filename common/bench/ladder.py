@@ -26,7 +26,7 @@ def arguments(argv):
     p.add_argument("--seqlen", type=int)
     p.add_argument("--head-dim", type=int, default=64)
     p.add_argument("--causal", action="store_true")
-    p.add_argument("--out", metavar="FILE", help="the figures as JSON")
+    p.add_argument("--out", default="build/ladder.json", metavar="FILE", help="the figures as JSON, for make plots (build/ladder.json)")
     return p.parse_args(argv)
 
 

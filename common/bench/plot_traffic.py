@@ -86,69 +86,69 @@ def read_csv(path):
     return rows
 
 
-def plot():
-    import matplotlib
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-    plt.rcParams.update({"svg.hashsalt": "flash-ladder", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11,
-                         "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "#f6f8fa",
-                         "axes.facecolor": "#f6f8fa", "axes.grid": True, "grid.color": "#d0d7de", "legend.frameon": False})
-    colours = {"00": "#8250df", "01": "#bc4c00", "02": "#bc4c00", "03": "#0969da", "04": "#1a7f37"}
-    markers = {"00": "s", "01": "^", "02": "v", "03": "o", "04": "D"}
-
-    def save(figure, name):
-        figure.tight_layout()
-        figure.savefig(os.path.join(ROOT, "docs/figures", name), metadata={"Date": None})
-
-    def sum_of(step, n, *tile):
-        return sum(closed_form(step, n, HEAD_DIM, *tile))
-
+def by_seqlen(data, out):
+    """Bytes that steps 00-04 ask for against seqlen."""
+    from figure import BLUE, GREEN, GREY, ORANGE, RED, Missing, plt, save, seqlen_axis
+    if not os.path.exists(data("traffic_by_seqlen.csv")):
+        raise Missing("docs/data/traffic_by_seqlen.csv (python3 common/bench/plot_traffic.py count)")
     rows = read_csv(BY_SEQLEN)
+    colours = {"00": RED, "01": ORANGE, "02": ORANGE, "03": BLUE, "04": GREEN}
+    labels = {"00": "00 naive", "01": "01 fused", "02": "02 online (on top of 01)", "03": "03 FlashAttention-1", "04": "04 FlashAttention-2"}
     figure, axes = plt.subplots(figsize=(8.8, 5))
     lengths = [64 * 2**k for k in range(9)]
     for step in STEPS:
-        label = {"00": "00 naive", "01": "01 fused", "02": "02 online (on top of 01)", "03": "03 FlashAttention-1",
-                 "04": "04 FlashAttention-2"}[step]
         if step != "02":
-            axes.plot(lengths, [sum_of(step, n) for n in lengths], color=colours[step], linewidth=1.5)
+            axes.plot(lengths, [sum(closed_form(step, n, HEAD_DIM)) for n in lengths], color=colours[step])
         mine = [r for r in rows if r["step"] == step]
-        axes.plot([int(r["seqlen"]) for r in mine], [r["bytes"] for r in mine], markers[step], color=colours[step], label=label,
-                  markersize=7, fillstyle="none" if step == "02" else "full")
-    axes.plot(lengths, [4 * n * (4 * HEAD_DIM + 1) for n in lengths], "--", color="#57606a", linewidth=1.2,
+        axes.plot([int(r["seqlen"]) for r in mine], [r["bytes"] for r in mine], MARKERS[step], color=colours[step], label=labels[step],
+                  fillstyle="none" if step == "02" else "full")
+    axes.plot(lengths, [4 * n * (4 * HEAD_DIM + 1) for n in lengths], "--", color=GREY, linewidth=1.2,
               label="Q, K, V read and O, LSE written once")
-    axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.set_xticks(lengths, [f"{n // 1024}k" if n >= 1024 else str(n) for n in lengths])
-    axes.set_xlabel("seqlen N (one head, d = 64)")
+    seqlen_axis(axes, lengths)
     axes.set_ylabel("bytes asked of global memory")
-    axes.set_title("Marks: counted. Lines: the formula.", loc="left", fontsize=11)
+    axes.set_title("Marks: counted. Lines: the formula.")
     axes.legend(loc="upper left")
-    save(figure, "traffic_by_seqlen.svg")
+    save(figure, out, f"One head, head_dim {HEAD_DIM}, not causal; counts of the CPU back end, the same on every machine: python3 common/bench/plot_traffic.py count{dated(BY_SEQLEN)}")
 
+
+def by_tile(data, out):
+    """Bytes that steps 03 and 04 ask for against their shared memory."""
+    from figure import BLUE, GREEN, GREY, Missing, plt, save
+    if not os.path.exists(data("traffic_by_tile.csv")):
+        raise Missing("docs/data/traffic_by_tile.csv (python3 common/bench/plot_traffic.py count)")
     rows = read_csv(BY_TILE)
     figure, axes = plt.subplots(figsize=(8.8, 5))
-    for step, name in (("03", "03 FlashAttention-1"), ("04", "04 FlashAttention-2")):
+    for step, name, colour in (("03", "03 FlashAttention-1", BLUE), ("04", "04 FlashAttention-2", GREEN)):
         mine = [r for r in rows if r["step"] == step]
-        axes.plot([int(r["shared_bytes"]) / 1024 for r in mine], [r["bytes"] / 1e6 for r in mine], "-" + markers[step],
-                  color=colours[step], label=name, markersize=7, linewidth=1.5)
-        for r in mine:
-            axes.annotate(f"{r['block_m']}x{r['block_n']}", (int(r["shared_bytes"]) / 1024, r["bytes"] / 1e6),
-                          textcoords="offset points", xytext=(6, 6), fontsize=9, color=colours[step])
+        points = [(int(r["shared_bytes"]) / 1024, r["bytes"] / 1e6) for r in mine]
+        axes.plot(*zip(*points), "-" + MARKERS[step], color=colour, label=name)
+        for r, point in zip(mine, points):
+            axes.annotate(f"{r['block_m']}x{r['block_n']}", point, textcoords="offset points", xytext=(6, 6), fontsize=9, color=colour)
     n, d = TILE_SEQLEN, HEAD_DIM
     kilobytes = [16 * 1.1**k for k in range(27)]
-    axes.plot(kilobytes, [4 * n * n * d * d / (k * 256) / 1e6 for k in kilobytes], "--", color="#57606a", linewidth=1.2,
+    axes.plot(kilobytes, [4 * n * n * d * d / (k * 256) / 1e6 for k in kilobytes], "--", color=GREY, linewidth=1.2,
               label="4 bytes x N² d² / M, M in floats")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     axes.set_xticks([16, 32, 64, 128, 192], ["16", "32", "64", "128", "192"])
     axes.set_yticks([1, 2, 5, 10, 20], ["1", "2", "5", "10", "20"])
     axes.minorticks_off()
-    axes.set_ylim(top=45)
     axes.set_xlabel("shared memory of a block, KB (TILE = query rows x keys)")
     axes.set_ylabel("MB asked of global memory")
-    axes.set_title(f"One head, N = {n}, d = {d}. Marks: counted.", loc="left", fontsize=11)
+    axes.set_title("Marks: counted.")
     axes.legend(loc="lower left")
-    save(figure, "traffic_by_tile.svg")
+    save(figure, out, f"One head, N = {n}, d = {d}, not causal; counts of the CPU back end: python3 common/bench/plot_traffic.py count{dated(BY_TILE)}")
+
+
+def dated(path):
+    """When the counts were last changed, by git."""
+    date = subprocess.run(["git", "log", "-1", "--format=%cs, commit %h", "--", path], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+    return f" ({date})" if date else ""
+
+
+FIGURES = {"traffic_by_seqlen": by_seqlen, "traffic_by_tile": by_tile}
+MARKERS = {"00": "s", "01": "^", "02": "v", "03": "o", "04": "D"}
 
 
 def main():
@@ -156,9 +156,11 @@ def main():
         write_csv(BY_SEQLEN, [count(step, n) for step in STEPS for n in SEQLENS])
         write_csv(BY_TILE, [count(step, TILE_SEQLEN, tile) for step in ("03", "04") for tile in TILES])
     elif sys.argv[1:] == ["plot"]:
-        plot()
+        for name, draw in FIGURES.items():
+            draw(lambda file: os.path.join(ROOT, "docs/data", file), f"docs/figures/{name}.svg")
     else:
         sys.exit(__doc__)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -85,7 +85,7 @@ def by_seqlen(bench, impls, direction, dtype, column, compare=None):
             header = ["seqlen"] + [PEERS.get(i) or number_of(i) for i in impls]
             pair = compare if compare and set(compare) <= set(impls) else None
             if pair:
-                header.append(f"{number_of(pair[0])} : {PEERS.get(pair[1]) or number_of(pair[1])}")
+                header.append(f"speed, {number_of(pair[0])} / {PEERS.get(pair[1]) or number_of(pair[1])}")
             rows = []
             for n in seqlens:
                 row = [str(n)] + [cell_text(bench, column, i, direction, n, d, causal) for i in impls]
