@@ -63,8 +63,8 @@ std::string place_in(const Region& region, size_t offset) {
 
 }  // namespace
 
-// While the watcher works it doesn't watch: functions of the standard library that a watched kernel file uses as well may
-// have been compiled there, with hooks, and the linker keeps one copy.
+// While the watcher works it doesn't watch: functions of the standard library that a watched kernel file uses as well
+// may have been compiled there, with hooks, and the linker keeps one copy.
 class MemoryWatcher::Pause {
  public:
   explicit Pause(MemoryWatcher& watcher) : watcher_(watcher), was_running_(watcher.running_) {
@@ -590,8 +590,8 @@ Report MemoryWatcher::report() const {
     for (auto& entry : lines) report.kernels.back().lines.push_back(entry.second);
   }
   auto text = [](const Site& site) { return site.file + ":" + std::to_string(site.line); };
-  // What follows from another fault isn't told: a read that races with the write it should have waited for finds nothing
-  // written where it happens to run first, and an index past the end of an array hits whatever lies behind it.
+  // What follows from another fault isn't told: a read that races with the write it should have waited for finds
+  // nothing written where it happens to run first, and an index past an array's end hits whatever lies behind it.
   std::set<std::pair<const Region*, uint32_t>> racing;
   std::set<std::string> overrun;
   for (const std::unique_ptr<FaultRecord>& record : faults_) {

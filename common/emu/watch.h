@@ -10,8 +10,8 @@
 namespace flash::emu {
 
 // cp.async, when it is issued, once a thread: checks both sides; counts `source_bytes` (0 where nothing is read) as a
-// global read and `bytes` as a shared write. From now to watch_async_copy_landed() the destination is being written: any
-// access to it, by any thread, is a fault of kind "async-copy".
+// global read and `bytes` as a shared write. From now to watch_async_copy_landed() the destination is being written:
+// any access to it, by any thread, is a fault of kind "async-copy".
 void watch_async_copy_issued(Thread& thread, const void* shared, const void* global, int bytes, int source_bytes,
                              CallSite site);
 
@@ -19,8 +19,8 @@ void watch_async_copy_issued(Thread& thread, const void* shared, const void* glo
 // now on a plain write of `thread`, made here; other threads may read it after a barrier.
 void watch_async_copy_landed(Thread& thread, const void* shared, int bytes);
 
-// ldmatrix .x1, .x2, .x4 (`matrices` = 1, 2, 4), once a lane with the row address that lane supplied: 16 bytes of shared
-// memory read by that lane. Lanes >= 8 * matrices are ignored. Eight rows in eight different 16-byte columns of the
+// ldmatrix .x1, .x2, .x4 (`matrices` = 1, 2, 4), once a lane with the row address that lane supplied: 16 bytes of
+// shared memory read by that lane. Lanes >= 8 * matrices are ignored. Eight rows in eight different 16-byte columns of the
 // 128-byte line are one wavefront. Counts the instruction as well (Event::ldmatrix is not needed).
 void watch_ldmatrix(Thread& thread, const void* row, int matrices, CallSite site);
 

@@ -48,8 +48,8 @@ class Stream {
 // Distinct 32-byte sectors that the lanes of `mask` touch, `size` bytes (1 to 16) at address[lane] each.
 unsigned sectors(const uint64_t address[kLanes], uint32_t mask, unsigned size);
 
-// Sectors that atomics on global memory move: lanes that update one address do so one after the other, so a sector counts
-// as often as its busiest address has lanes.
+// Sectors that atomics on global memory move: lanes that update one address do so one after the other, so a sector
+// counts as often as its busiest address has lanes.
 unsigned atomic_sectors(const uint64_t address[kLanes], uint32_t mask, unsigned size);
 
 // Wavefronts: passes over shared memory's 32 banks of 4 bytes that the request takes; `least` is what as many lanes of

@@ -70,8 +70,8 @@ struct Clock {
 
   uint32_t me = 0;  // the thread that looks, in its block
 
-  // Does an access of the past stand unordered beside one that thread `me` makes now? `floor` is `kernel` for global and
-  // `block` for shared memory, whose content doesn't outlive the block.
+  // Does an access of the past stand unordered beside one that thread `me` makes now? `floor` is `kernel` for global
+  // and `block` for shared memory, whose content doesn't outlive the block.
   bool unordered(Access past, uint32_t floor) const {
     if (past.time <= floor) return false;
     if (past.time <= block) return true;  // another block of this kernel

@@ -237,7 +237,7 @@ __global__ void dynamic_overrun(const float* in, float* out) {
   if (kFaulty || t + 1 < kThreads) out[t] = tile[t + 1];
 }
 
-// ---- reads of what nothing wrote, misaligned vectors, barriers ----------------------------------------------------------
+// ---- reads of what nothing wrote, misaligned vectors, barriers ------------------------------------------------------
 
 template <bool kFaulty>
 __global__ void unwritten_shared(const float* in, float* out) {

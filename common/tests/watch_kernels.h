@@ -1,6 +1,6 @@
-// Kernels that test the watcher: each planted fault beside its correct twin, and access patterns whose requests, sectors
-// and bank conflicts are known. They run on both back ends, so that compute-sanitizer and Nsight Compute can be asked
-// about the same kernels (common/emu/calibrate).
+// Kernels that test the watcher: each planted fault beside its correct twin, and access patterns whose requests,
+// sectors and bank conflicts are known. They run on both back ends, so that compute-sanitizer and Nsight Compute can be
+// asked about the same kernels (common/emu/calibrate).
 #pragma once
 #include <functional>
 #include <string>

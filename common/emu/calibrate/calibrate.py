@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the CPU back end's counts with Nsight Compute's, and its faults with compute-sanitizer's, on this GPU.
 
-`make calibrate` builds what it needs and runs it; the tables (markdown) go to the terminal. docs/emulator.md holds them.
+`make calibrate` builds what it needs and runs it; the tables (markdown) go to the terminal. docs/emulator.md has them.
 
 usage: calibrate.py EMU_FOLDER CUDA_FOLDER [patterns] [steps] [faults] [--raw FOLDER] [--again]
 
