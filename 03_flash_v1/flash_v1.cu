@@ -204,17 +204,13 @@ __device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float4* q_til
 
 // Reads O, m and l of the thread's rows back. One lane a row asks for m and l and tells the other seven.
 template <int kHeadDim>
-__device__ __forceinline__ void read_rows(Rows<kHeadDim>& rows, int first_row, int seqlen_q, const float4* o,
-                                          const float2* saved) {
+__device__ __forceinline__ void read_rows(Rows<kHeadDim>& rows, int first_row, int seqlen, float4* o, float2* saved) {
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
-    float2 m_l = make_float2(-INFINITY, 0.f);
-    if (row < seqlen_q && lane_tx() == 0) m_l = saved[row];
-    rows.m[i] = __shfl_sync(kAllLanes, m_l.x, 0, kLanesN);
-    rows.l[i] = __shfl_sync(kAllLanes, m_l.y, 0, kLanesN);
-    for (int c = 0; row < seqlen_q && c < kHeadDim / kLanesN; c += 4) {
-      const float4 o_c = o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()];
-      *reinterpret_cast<float4*>(&rows.o[i][c]) = o_c;
+    const float2 m_l = row < seqlen && lane_tx() == 0 ? saved[row] : make_float2(-INFINITY, 0.f);
+    rows.m[i] = __shfl_sync(kAllLanes, m_l.x, 0, kLanesN), rows.l[i] = __shfl_sync(kAllLanes, m_l.y, 0, kLanesN);
+    for (int c = 0; row < seqlen && c < kHeadDim / kLanesN; c += 4) {
+      *reinterpret_cast<float4*>(&rows.o[i][c]) = o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()];
     }
   }
 }
@@ -228,7 +224,8 @@ __device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const Pro
     if (row >= problem.seqlen_q) break;
     for (int c = 0; c < kHeadDim / kLanesN; c += 4) {
       const float* from = &rows.o[i][c];
-      o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()] = make_float4(from[0], from[1], from[2], from[3]);
+      const float4 piece = make_float4(from[0], from[1], from[2], from[3]);
+      o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()] = piece;
     }
     if (lane_tx() == 0) softmax_lse[row] = rows.m[i] * problem.softmax_scale + logf(rows.l[i]);
     if (lane_tx() == 0) saved[row] = make_float2(rows.m[i], rows.l[i]);
@@ -260,7 +257,6 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   const size_t first_q = (size_t(batch) * problem.heads + head) * problem.seqlen_q;
   const size_t first_k = (size_t(batch) * problem.kv_heads + kv_head) * problem.seqlen_k;
   q += first_q * kHeadDim / 4, o += first_q * kHeadDim / 4, softmax_lse += first_q;
-  saved += first_q;
   k += first_k * kHeadDim / 4, v += first_k * kHeadDim / 4;
 
   const int key_tiles = ceil_div(problem.seqlen_k, kBlockN), query_tiles = ceil_div(problem.seqlen_q, kBlockM);
@@ -277,9 +273,9 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
       load_tile<kHeadDim, kBlockM>(q_tile, q, first_row, problem.seqlen_q);
       __syncthreads();  // Q, K and V are there
       Rows<kHeadDim> rows;
-      if (key_tile > 0) read_rows(rows, first_row, problem.seqlen_q, o, saved);
+      if (key_tile > 0) read_rows(rows, first_row, problem.seqlen_q, o, saved + first_q);
       attend(rows, q_tile, k_tile, v_tile, p_tile, first_row, first_key, problem);
-      write_rows(rows, problem, first_row, o, softmax_lse, saved);
+      write_rows(rows, problem, first_row, o, softmax_lse, saved + first_q);
     }
   }
 }
@@ -288,21 +284,18 @@ void forward(const flash::ForwardArgs& a, void* workspace, flash::Stream stream)
   const Problem& p = a.problem;
   const auto kernel = p.head_dim == 32 ? flash_kernel<32> : p.head_dim == 64 ? flash_kernel<64> : flash_kernel<128>;
   const dim3 grid(1, p.heads, p.batch);
-  launch(kernel, grid, kThreads, shared_bytes(p.head_dim), stream, p, static_cast<const float4*>(a.q),
-         static_cast<const float4*>(a.k), static_cast<const float4*>(a.v), static_cast<float4*>(a.o), a.softmax_lse,
-         static_cast<float2*>(workspace));
+  launch(kernel, grid, kThreads, shared_bytes(p.head_dim), stream, p, a.q, a.k, a.v, a.o, a.softmax_lse, workspace);
 }
 
 flash::Traffic traffic(const Problem& p) {
-  const int kBlockN = block_n(p.head_dim);
-  double visits = 0;  // of query rows by key tiles, in one head
-  for (int query_tile = 0; query_tile < ceil_div(p.seqlen_q, kBlockM); ++query_tile) {
-    visits += double(std::min(kBlockM, p.seqlen_q - query_tile * kBlockM)) *
-              std::max(key_tiles_seen(p, query_tile, kBlockN), 1);
-  }
   const double heads = double(p.batch) * p.heads, row = p.head_dim * sizeof(float);  // bytes a row of Q, K, V, O
-  const double reads = (2. * p.seqlen_k + visits) * row + (visits - p.seqlen_q) * (row + 8);  // K, V, Q; O, m, l
-  return {heads * reads, heads * visits * (row + 12)};
+  double rows = 0;  // that all meetings of a query tile and a key tile of one head read: here of Q, while K and V stay
+  for (int query = 0; query < p.seqlen_q; query += kBlockM) {
+    const int tiles = key_tiles_seen(p, query / kBlockM, block_n(p.head_dim));
+    rows += double(std::min(kBlockM, p.seqlen_q - query)) * std::max(tiles, 1);
+  }
+  // Read: K, V and Q, and but for the first time O, m and l; written: O, m, l and softmax_lse, every time.
+  return {heads * ((2. * p.seqlen_k + rows) * row + (rows - p.seqlen_q) * (row + 8)), heads * rows * (row + 12)};
 }
 
 std::string supports(const Problem& p, const flash::Device& device) {
@@ -322,7 +315,7 @@ std::string supports(const Problem& p, const flash::Device& device) {
 
 flash::StepInfo step_info() {
   flash::StepInfo info;
-  info.number = "03";
+  info.number = std::string(kName, 2);
   info.name = kName;
   info.idea = "tiles of K and V on chip, no N x N matrix anywhere; O is rescaled in global memory once a key tile";
   info.dtypes = {flash::Dtype::fp32};

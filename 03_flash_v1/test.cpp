@@ -114,8 +114,8 @@ TEST_CASE("03 writes O once a key tile, reads it back for all but the first, and
               .global_write.bytes == key_tiles * o_bytes);
     CHECK(report.total().global_write.bytes == key_tiles * (o_bytes + 12 * rows));  // 12: LSE, m and l of a row
     if (key_tiles == 1) continue;
-    CHECK(tests::counts_of_lines(report, "o_c = o[").global_read.bytes == (key_tiles - 1) * o_bytes);
-    CHECK(tests::counts_of_lines(report, "m_l = saved[row]").global_read.bytes == (key_tiles - 1) * 8 * rows);
+    CHECK(tests::counts_of_lines(report, "(&rows.o[i][c]) = o[").global_read.bytes == (key_tiles - 1) * o_bytes);
+    CHECK(tests::counts_of_lines(report, "? saved[row] :").global_read.bytes == (key_tiles - 1) * 8 * rows);
   }
 }
 

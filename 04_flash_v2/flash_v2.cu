@@ -209,8 +209,8 @@ __device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const Pro
     const float l = rows.l[i] > 0.f ? rows.l[i] : 1.f;
     for (int c = 0; c < kHeadDim / kLanesN; c += 4) {
       const float* from = &rows.o[i][c];
-      o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()] =
-          make_float4(from[0] / l, from[1] / l, from[2] / l, from[3] / l);
+      const float4 piece = make_float4(from[0] / l, from[1] / l, from[2] / l, from[3] / l);
+      o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()] = piece;
     }
     if (lane_tx() == 0) softmax_lse[row] = rows.m[i] * problem.softmax_scale + logf(rows.l[i]);
   }
@@ -263,18 +263,17 @@ void forward(const flash::ForwardArgs& a, void*, flash::Stream stream) {
   const Problem& p = a.problem;
   const auto kernel = p.head_dim == 32 ? flash_kernel<32> : p.head_dim == 64 ? flash_kernel<64> : flash_kernel<128>;
   const dim3 grid(ceil_div(p.seqlen_q, kBlockM), p.heads, p.batch);
-  launch(kernel, grid, kThreads, shared_bytes(p.head_dim), stream, p, static_cast<const float4*>(a.q),
-         static_cast<const float4*>(a.k), static_cast<const float4*>(a.v), static_cast<float4*>(a.o), a.softmax_lse);
+  launch(kernel, grid, kThreads, shared_bytes(p.head_dim), stream, p, a.q, a.k, a.v, a.o, a.softmax_lse);
 }
 
 flash::Traffic traffic(const Problem& p) {
-  const int kBlockN = block_n(p.head_dim);
-  double keys = 0;  // read by the query tiles of a head together
-  for (int query_tile = 0; query_tile < ceil_div(p.seqlen_q, kBlockM); ++query_tile) {
-    keys += std::min(key_tiles_seen(p, query_tile, kBlockN) * kBlockN, p.seqlen_k);
-  }
   const double heads = double(p.batch) * p.heads, row = p.head_dim * sizeof(float);  // bytes a row of Q, K, V, O
-  return {heads * (p.seqlen_q + 2 * keys) * row, heads * p.seqlen_q * (row + 4)};
+  double rows = 0;  // that all meetings of a query tile and a key tile of one head read: here of K and V, while Q stays
+  for (int query = 0; query < p.seqlen_q; query += kBlockM) {
+    const int tiles = key_tiles_seen(p, query / kBlockM, block_n(p.head_dim));
+    rows += 2. * std::min(tiles * block_n(p.head_dim), p.seqlen_k);
+  }
+  return {heads * (p.seqlen_q + rows) * row, heads * p.seqlen_q * (row + 4)};
 }
 
 std::string supports(const Problem& p, const flash::Device& device) {
@@ -294,7 +293,7 @@ std::string supports(const Problem& p, const flash::Device& device) {
 
 flash::StepInfo step_info() {
   flash::StepInfo info;
-  info.number = "04";
+  info.number = std::string(kName, 2);
   info.name = kName;
   info.idea = "a block owns a query tile and walks the keys: O stays in registers and is written once";
   info.dtypes = {flash::Dtype::fp32};

@@ -214,7 +214,7 @@ def main(arguments):
                          "of": exercise.points, "seen": seen})
     with open(os.path.join(arguments[0], "grades.json.part"), "w", encoding="utf-8") as f:
         json.dump(rows, f, indent=2)
-    os.replace(os.path.join(arguments[0], "grades.json.part"), "grades.json")
+    os.replace(os.path.join(arguments[0], "grades.json.part"), os.path.join(arguments[0], "grades.json"))
     print(f"{'student':16s} {'exercise':34s} {'points':>9s}  seen")
     for r in rows:
         print(f"{r['student']:16s} {r['exercise'] + ' ' + r['name']:34s} {r['points']:4g} of {r['of']:2g}  {r['seen'][:90]}")
