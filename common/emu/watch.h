@@ -20,8 +20,8 @@ void watch_async_copy_issued(Thread& thread, const void* shared, const void* glo
 void watch_async_copy_landed(Thread& thread, const void* shared, int bytes);
 
 // ldmatrix .x1, .x2, .x4 (`matrices` = 1, 2, 4), once a lane with the row address that lane supplied: 16 bytes of
-// shared memory read by that lane. Lanes >= 8 * matrices are ignored. Eight rows in eight different 16-byte columns of the
-// 128-byte line are one wavefront. Counts the instruction as well (Event::ldmatrix is not needed).
+// shared memory read by that lane. Lanes >= 8 * matrices are ignored. Eight rows in eight different 16-byte columns of
+// the 128-byte line are one wavefront. Counts the instruction as well (Event::ldmatrix is not needed).
 void watch_ldmatrix(Thread& thread, const void* row, int matrices, CallSite site);
 
 // mma.sync, once a warp, with any of its lanes.

@@ -7,7 +7,8 @@
 // barrier is found in every schedule. Atomics don't race among themselves.
 //
 // Why two reads are enough: a write that races with any read since the last barrier races with the newest read or with
-// the newest one of the others by distance (another block before another warp before another lane).
+// the newest one of the others by distance (another block before another warp before another lane). The exception:
+// __syncwarp with parts of a warp, and three readers in it.
 #pragma once
 #include <cstdint>
 #include <cstdlib>

@@ -589,7 +589,7 @@ void run_shared_read(const Pattern& pattern) {
   LAUNCH_BY_WIDTH(shared_read, pattern.bytes, b.indices(), floats(b.out));
 }
 
-// Lanes that write one word race: for this kernel such patterns have all but one of those lanes left out.
+// In some patterns lanes write one word, which is a race and is reported: those are for the counts alone.
 void run_shared_write(const Pattern& pattern) {
   PatternBuffers b(pattern);
   LAUNCH_BY_WIDTH(shared_write, pattern.bytes, b.indices(), floats(b.out));

@@ -17,8 +17,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-# Our counts -> the metrics of Nsight Compute, added up. (It has no count of shared requests that leaves out instructions
-# of which every lane was switched off, as an unrolled loop has them.)
+# Our counts -> the metrics of Nsight Compute, added up. (Its count of shared instructions includes those of which every
+# lane was switched off, as an unrolled loop has them: shared requests are not compared.)
 METRICS = {
     "global_read_requests": ["l1tex__t_requests_pipe_lsu_mem_global_op_ld.sum"],
     "global_read_sectors": ["l1tex__t_sectors_pipe_lsu_mem_global_op_ld.sum"],

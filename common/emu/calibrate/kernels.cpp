@@ -1,7 +1,7 @@
 // Runs the kernels of common/tests/watch_kernels.cu for calibrate.py, on either back end:
 //   kernels patterns        each pattern once: on the CPU back end a line of JSON each, on a GPU for Nsight Compute
 //   kernels fault NAME      a planted fault, kernels twin NAME its correct twin
-//   kernels faults          names, kinds and mistakes of the faults, tab-separated; then what this back end says of each
+//   kernels faults          names, kinds, mistakes, and what this back end finds in fault and twin; tab-separated
 #include <iostream>
 #include <string>
 
