@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """`make docs`: writes the tables between <!-- table:NAME --> and <!-- /table --> in every *.md from the files in
-docs/data/. With --check it changes nothing and ends with status 1 when a table isn't what the data give (`make test`).
+docs/data/ (and table:figure-NAME: the picture docs/figures/NAME.svg, once it is there). With --check it changes nothing and ends with status 1 when a table isn't what the data give (`make test`).
 Where a table's data aren't there, its marks stay empty."""
 import argparse
 import os
@@ -156,6 +156,19 @@ def of_probe(data):
         return "```text\n" + f.read().strip("\n") + "\n```"
 
 
+# Pictures that `make plots` draws from measurements: a document shows those that are there.
+PICTURES = {"ladder": "TFLOP/s of every step, as bars", "roofline": "The card's roofs and where each step stands",
+            "tflops_fp32": "TFLOP/s against seqlen, steps 00 to 04 and PyTorch's fp32 kernels",
+            "tflops_bf16": "TFLOP/s against seqlen, step 05 and PyTorch's bf16 kernels",
+            "tflops_backward": "TFLOP/s against seqlen of the backward pass",
+            "time_by_seqlen": "Milliseconds a call against seqlen, with slopes"}
+
+
+def picture(name, root, document):
+    path = os.path.join(root, "docs/figures", name + ".svg")
+    return f"![{PICTURES[name]}]({os.path.relpath(path, os.path.dirname(document))})" if os.path.exists(path) else None
+
+
 TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-05": of_05, "h200-06": of_06, "h200-fp32": of_fp32,
           "h200-clocks": of_clocks, "counts": of_counts, "probe": of_probe}
 
@@ -177,6 +190,7 @@ def main(argv):
     a = p.parse_args(argv)
     data = lambda name: os.path.join(a.root, "docs/data", name)
     made, wrong, changed = {}, [], []
+    names = {*TABLES, *("figure-" + name for name in PICTURES)}
     for path in documents(a.root):
         with open(path, encoding="utf-8") as f:
             text = f.read()
@@ -184,16 +198,19 @@ def main(argv):
 
         def filled(match):
             table_name = match[2]
-            if table_name not in TABLES:
+            if table_name not in names:
                 return match[0]
-            if table_name not in made:
-                made[table_name] = TABLES[table_name](data)
-            content = made[table_name]
+            if table_name not in TABLES:
+                content = picture(table_name[len("figure-"):], a.root, path)
+            else:
+                if table_name not in made:
+                    made[table_name] = TABLES[table_name](data)
+                content = made[table_name]
             return match[1] + (f"\n{content}\n\n" if content else "") + match[4]
 
         for table_name in OPENING.findall(outside_code(text)):
-            if table_name not in TABLES:
-                wrong.append(f"{name} asks for a table '{table_name}'; there are {', '.join(sorted(TABLES))}")
+            if table_name not in names:
+                wrong.append(f"{name} asks for a table '{table_name}'; there are {', '.join(sorted(names))}")
         if len(OPENING.findall(text)) != len(MARKS.findall(text)):
             wrong.append(f"{name} has a <!-- table:… --> that is never closed by <!-- /table -->")
             continue
