@@ -176,6 +176,8 @@ TEST_CASE("lanes that read one word share it, and pairs of lanes share a pass") 
     CHECK(read.shared_read.wavefronts == c.wavefronts);
     CHECK(read.shared_read.conflicts == c.conflicts);
   }
+  // Writes don't share a pass.
+  CHECK(counts_of([] { run_shared_write(pattern("even lanes alone, 8 bytes")); }).shared_write.conflicts == 0);
 }
 
 TEST_CASE("sectors of global reads and writes") {

@@ -83,6 +83,7 @@ __global__ void half_warp_sync(const float* in, float* out) {
   const int t = threadIdx.x;
   value[t] = in[t];
   __syncwarp(t < 16 ? 0x0000ffffu : 0xffff0000u);
+  __syncwarp(t < 16 ? 0x0000ffffu : 0xffff0000u);  // a second makes it no better
   out[t] = value[kFaulty ? t ^ 16 : t ^ 15];
 }
 
@@ -101,11 +102,8 @@ __global__ void half_words(const float* in, float* out) {
   __shared__ unsigned short half[kThreads];
   const int t = threadIdx.x;
   half[t] = static_cast<unsigned short>(in[t]);
-  if (kFaulty) {
-    out[t] = half[t ^ 1];
-  } else {
-    out[t] = half[t];
-  }
+  if (!kFaulty) __syncthreads();
+  out[t] = half[t ^ 1];
 }
 
 template <bool kFaulty>
