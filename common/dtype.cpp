@@ -1,10 +1,12 @@
 #include "common/dtype.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 
 #include "common/error.h"
+#include "common/parallel.h"
 
 namespace flash {
 namespace {
@@ -89,16 +91,29 @@ double ulp_at(Dtype dtype, double magnitude) {
   return std::ldexp(1.0, exponent - fraction_bits);
 }
 
+namespace {
+
+// work(0) … work(count - 1), in pieces on all cores.
+template <typename Work>
+void for_each_index(size_t count, const Work& work) {
+  constexpr size_t kPiece = 1 << 18;
+  parallel_for((count + kPiece - 1) / kPiece, [&](size_t piece) {
+    for (size_t i = piece * kPiece; i < std::min(count, (piece + 1) * kPiece); ++i) work(i);
+  });
+}
+
+}  // namespace
+
 std::vector<unsigned char> pack(Dtype dtype, const std::vector<float>& values) {
   std::vector<unsigned char> bytes(values.size() * dtype_bytes(dtype));
   if (dtype == Dtype::fp32) {
     if (!values.empty()) std::memcpy(bytes.data(), values.data(), bytes.size());
     return bytes;
   }
-  for (size_t i = 0; i < values.size(); ++i) {
+  for_each_index(values.size(), [&](size_t i) {
     const uint16_t bits = dtype == Dtype::fp16 ? float_to_fp16(values[i]) : float_to_bf16(values[i]);
     std::memcpy(&bytes[2 * i], &bits, 2);
-  }
+  });
   return bytes;
 }
 
@@ -112,11 +127,11 @@ std::vector<float> unpack(Dtype dtype, const std::vector<unsigned char>& bytes) 
     if (!values.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
     return values;
   }
-  for (size_t i = 0; i < values.size(); ++i) {
+  for_each_index(values.size(), [&](size_t i) {
     uint16_t bits;
     std::memcpy(&bits, &bytes[2 * i], 2);
     values[i] = dtype == Dtype::fp16 ? fp16_to_float(bits) : bf16_to_float(bits);
-  }
+  });
   return values;
 }
 
