@@ -5,8 +5,8 @@
 
 The files in docs/data/ were made by these commands (docs/performance.md says how to read them):
 
-    make bench BENCH="--dtype fp32 --batch 2 --heads 16 --seqlens 512,1024,2048,4096,8192,16384 --causal 0 --reps 2 --peers --minutes 1.7 --out docs/data/h200_fp32.csv"
-    make bench BENCH="--dtype bf16 --seqlens 1024,2048,4096,8192,16384 --reps 3 --peers --minutes 2.2 --out docs/data/h200_bf16.csv"
+    make bench BENCH="--steps 00,01,02,03,04,06.1 --dtype fp32 --batch 2 --heads 16 --seqlens 512,1024,2048,4096,8192,16384 --causal 0 --reps 2 --call-ms 500 --peers --minutes 1.5 --out docs/data/h200_fp32.csv"
+    make bench BENCH="--steps 05.1,05.2,05.3,06.2 --dtype bf16 --seqlens 1024,2048,4096,8192,16384 --reps 3 --peers --minutes 2 --out docs/data/h200_bf16.csv"
 
 The problem is --tokens queries of --hidden columns (batch = tokens / seqlen, heads = hidden / head_dim) unless --batch
 and --heads say otherwise. A repetition goes round all shapes, and for each shape round all steps, so that a drift of the
@@ -63,7 +63,7 @@ def arguments(argv):
     p.add_argument("--reps", type=positive, default=3, help="rounds over everything (3)")
     p.add_argument("--cell-ms", type=positive, default=300, help="GPU time for one row, about (300)")
     p.add_argument("--call-ms", type=positive, default=1000, help="a call that would take longer isn't made (1000)")
-    p.add_argument("--minutes", type=float, default=float("inf"), help="start nothing after so many minutes")
+    p.add_argument("--minutes", type=float, default=float("inf"), help="no further repetitions after so many; the first is always made")
     p.add_argument("--peers", action="store_true", help="PyTorch's attention as well")
     p.add_argument("--out", default="bench.csv", metavar="FILE")
     return p.parse_args(argv)
@@ -159,12 +159,9 @@ def main(argv):
             rows += 1
             verdicts.setdefault(row["verdict"], set()).add(impl)
 
-        def out_of_time():
-            return time.monotonic() - begin > a.minutes * 60
-
         for rep in range(a.reps):
             for shape in shapes:
-                if out_of_time():
+                if rep and time.monotonic() - begin > a.minutes * 60:
                     continue
                 progress(f"repetition {rep + 1} of {a.reps}, shape {shapes.index(shape) + 1} of {len(shapes)} "
                          f"(seqlen {shape[2]}, head_dim {shape[3]}), {time.monotonic() - begin:.0f} s")

@@ -39,17 +39,11 @@ def banks(data, out):
     for axes, offset, title in (
             (both[0], plain_offset, "05.1: rows one behind the other"), (both[1], swizzled_offset, "05.2: chunk c of row r at c ^ (r % 8)")):
         grid_axes(axes, BANKS, 8)
-        at = {}
         for lane in range(32):
             row, column = lane // 4, lane % 4 * 2
-            where = offset(row, column)
-            at.setdefault(bank(where), []).append(lane)
-            for b in range(BANKS):
-                if bank(where) == b:
-                    cell(axes, b, row, str(lane), colours[row], fontsize=7)
-        for b in range(BANKS):
-            for row in range(8):
-                axes.add_patch(plt.Rectangle((b, row), 1, 1, fill=False, edgecolor=GREY, linewidth=0.3))
+            cell(axes, bank(offset(row, column)), row, str(lane), colours[row])
+        axes.hlines(range(9), 0, BANKS, color=GREY, linewidth=0.3)
+        axes.vlines(range(BANKS + 1), 0, 8, color=GREY, linewidth=0.3)
         needed = passes([offset(lane // 4, lane % 4 * 2) for lane in range(32)])
         axes.set_title(f"{title}: {needed} pass{'es' if needed > 1 else ''} over the banks", fontsize=10)
         axes.set_xticks([b + 0.5 for b in range(0, 32, 4)], [f"bank {b}" for b in range(0, 32, 4)], fontsize=7)

@@ -122,6 +122,10 @@ class Bench(unittest.TestCase):
         self.assertIn("about 1074 ms", rows[2]["note"])
         self.assertEqual([r["iters"] for r in rows], ["20", "3", "", "4", "3"])
 
+    def test_minutes_end_repetitions_after_the_first(self):
+        rows = self.bench(self.step("00_one/one"), "--seqlens", "512,1024", "--headdims", "64", "--reps", "5", "--minutes", "0")
+        self.assertEqual([r["rep"] for r in rows], ["0"] * 4)
+
     def test_mistakes(self):
         step = self.step("00_one/one")
         for words, sentence in ((["--steps", "07"], "There is no step 07; there are 00."), (["--causal", "2"], "--causal"),
