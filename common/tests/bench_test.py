@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import xml.dom.minidom
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BENCH = os.path.join(ROOT, "common/bench")
@@ -33,7 +34,8 @@ report = {"direction": "backward" if "_backward" in folder else "forward", "idea
           "problem": {"dtype": value("--dtype", "fp32")}, "check": {"verdict": "fail" if wrong else "pass",
           "message": "O is wrong\nin many places" if wrong else "fine"},
           "time_ms": None if wrong else {"median": ms, "min": ms, "max": 2 * ms}, "tflops": None if wrong else flops / ms * 1e-9,
-          "counts": None, "model": {"least_ms": ms / 4, "bound_by": "compute"}}
+          "counts": None, "model": {"least_ms": ms / 4, "bound_by": "compute", "flops": flops, "read_bytes": flops / 8,
+          "write_bytes": flops / 8, "intensity": 100, "peak_tflops": 50, "peak_gb_per_s": 4000}}
 print(json.dumps(report))
 sys.exit(1 if wrong else 0)
 ''' % sys.executable
@@ -158,6 +160,41 @@ class Bench(unittest.TestCase):
             kept = json.load(f)
         self.assertEqual([s["name"] for s in kept["steps"]], ["00_slow/slow", "01_refuses/refuses", "02_two/two", "06_backward/1_three"])
         self.assertEqual(kept["gpu"], "A Fake GPU")
+
+
+    def test_plots_without_matplotlib(self):
+        self.write("matplotlib.py", "raise ImportError('no')")
+        self.environment["PYTHONPATH"] = self.folder
+        done = self.python("plots.py")
+        self.assertEqual(done.returncode, 1)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.assertIn("matplotlib", done.stderr)
+
+    def test_plots(self):
+        """Every figure of measurements is drawn from what the bench and the ladder write."""
+        has = lambda p: subprocess.run([p, "-c", "import matplotlib"], stderr=subprocess.DEVNULL).returncode == 0
+        python = next((p for p in (sys.executable, "/usr/bin/python3") if os.path.exists(p) and has(p)), None)
+        if not python:
+            self.skipTest("no matplotlib here")
+        data, figures = os.path.join(self.folder, "data"), os.path.join(self.folder, "figures")
+        os.mkdir(data)
+        fp32, bf16 = [self.step("00_naive/naive"), self.step("04_flash_v2/flash_v2")], [self.step("05_tensor_core/3_pipeline"), self.step("06_backward/2_tensor_core")]
+        for name, steps, dtype in (("h200_fp32.csv", fp32, "fp32"), ("h200_bf16.csv", bf16, "bf16")):
+            done = self.python("bench.py", *steps, "--seqlens", "512,1024", "--reps", "1", "--dtype", dtype, "--out", os.path.join(data, name))
+            self.assertEqual(done.returncode, 0, done.stderr)
+        done = self.python("ladder.py", *fp32, *bf16, "--out", os.path.join(data, "h200_ladder.json"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        wanted = ["ladder", "tflops_fp32", "tflops_bf16", "tflops_backward", "time_by_seqlen", "roofline"]
+        done = subprocess.run([python, os.path.join(BENCH, "plots.py"), *wanted, "memory"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              env=dict(self.environment, FLASH_DATA=data, FLASH_FIGURES=figures), timeout=120)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("memory.svg: skipped, for there is no docs/data/memory.csv (make counts)", done.stdout)
+        self.assertEqual(sorted(os.listdir(figures)), sorted(f"{name}.svg" for name in wanted))
+        for name in wanted:
+            picture = xml.dom.minidom.parse(os.path.join(figures, name + ".svg"))
+            words = " ".join(t.firstChild.data for t in picture.getElementsByTagName("text") if t.firstChild)
+            self.assertIn("A Fake GPU", words)
+            self.assertIn("make ", words)
 
 
 class Tables(unittest.TestCase):
