@@ -152,7 +152,8 @@ def main(argv):
     if a.out:
         options = argv[len(a.programs):]
         backend = "" if on_gpu else " BACKEND=emu"
-        keep = {"command": f'make ladder LADDER="{shlex.join(options)}"{backend}', "problem": problem, "device": device,
+        command = "make ladder" + (f' LADDER="{shlex.join(options)}"' if options else "") + backend
+        keep = {"command": command, "problem": problem, "device": device,
                 **where, "steps": [kept(name, r) for name, r in results]}
         with open(a.out, "w", encoding="utf-8") as f:
             json.dump(keep, f, indent=1)

@@ -148,6 +148,14 @@ def of_clocks(data):
     return table(("file", "of a row", "least", "median", "most"), rows, 2) if rows else None
 
 
+def of_commands(data):
+    """The commands that made docs/data/'s measurements, as the files have them."""
+    ladder = read_json(data("h200_ladder.json"))
+    commands = [ladder["command"]] if ladder else []
+    commands += [bench.source()[1] for bench in (Bench(data("h200_fp32.csv")), Bench(data("h200_bf16.csv"))) if bench]
+    return "```sh\n" + "\n".join(commands) + "\n```" if commands else None
+
+
 def of_probe(data):
     path = data("probe_h200.txt")
     if not os.path.exists(path):
@@ -170,7 +178,7 @@ def picture(name, root, document):
 
 
 TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-05": of_05, "h200-06": of_06, "h200-fp32": of_fp32,
-          "h200-clocks": of_clocks, "counts": of_counts, "probe": of_probe}
+          "h200-clocks": of_clocks, "commands": of_commands, "counts": of_counts, "probe": of_probe}
 
 
 def documents(root):

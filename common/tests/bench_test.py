@@ -206,6 +206,21 @@ class Tables(unittest.TestCase):
         done = self.tables("--check")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
+    def test_counts_are_those_of_the_kernels(self):
+        """docs/data/emu_ladder.json, which a table shows, against the kernels as they are now."""
+        with open(os.path.join(ROOT, "docs/data/emu_ladder.json"), encoding="utf-8") as f:
+            kept = json.load(f)
+        self.assertTrue(kept["steps"])
+        for step in kept["steps"]:
+            p = step["problem"]
+            words = [f"--{name.replace('_', '-')}={p[key]}" for name, key in (("batch", "batch"), ("heads", "heads"), ("seqlen", "seqlen_q"),
+                                                                            ("head_dim", "head_dim"), ("dtype", "dtype"))]
+            program = os.path.join(ROOT, os.environ.get("FLASH_EMU", "build/emu"), step["name"] + ".run")
+            done = subprocess.run([program, *(w for word in words for w in word.split("=")), "--no-check", "--json", "-"],
+                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, timeout=120)
+            with self.subTest(step["name"], hint="make counts && make docs writes them anew"):
+                self.assertEqual(json.loads(done.stdout)["counts"], step["counts"])
+
     def test_stale_tables_are_found_and_rewritten(self):
         with tempfile.TemporaryDirectory() as root:
             def write(path, text):
