@@ -22,6 +22,7 @@ import shlex
 import sys
 import time
 
+from data import read_csv
 from measure import Clocks, MeasureError, landing_of, machine, message_of, number_of, problem_options, progress, run_json, verdict_of
 
 COLUMNS = ["impl", "direction", "dtype", "batch", "heads", "kv_heads", "seqlen", "head_dim", "causal", "rep", "verdict",
@@ -65,6 +66,7 @@ def arguments(argv):
     p.add_argument("--call-ms", type=positive, default=1000, help="a call that would take longer isn't made (1000)")
     p.add_argument("--minutes", type=float, default=float("inf"), help="no further repetitions after so many; the first is always made")
     p.add_argument("--peers", action="store_true", help="PyTorch's attention as well")
+    p.add_argument("--append", action="store_true", help="keep the rows that --out has, and add to them")
     p.add_argument("--out", default="bench.csv", metavar="FILE")
     return p.parse_args(argv)
 
@@ -150,6 +152,8 @@ def main(argv):
     with open(unfinished, "w", newline="", encoding="utf-8") as f, Clocks() as clocks:
         writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
         writer.writeheader()
+        if a.append:
+            writer.writerows(read_csv(a.out))
 
         def write(impl, report, shape, rep, since):
             nonlocal rows

@@ -58,8 +58,9 @@ class Bench:
         return self.notes.get((impl, seqlen, head_dim, causal), "")
 
     def source(self):
-        """What the figures must be quoted with: (GPU, driver, toolkit, commit, date), and the command."""
-        return where_and_when(self.rows[0]), self.rows[0]["command"]
+        """What the figures must be quoted with: GPU, driver, toolkit, commit and date, and the command (commands, when
+        rows were appended)."""
+        return "; ".join(dict.fromkeys(map(where_and_when, self.rows))), "` and `".join(self.values("command"))
 
 
 def where_and_when(d):

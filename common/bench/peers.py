@@ -22,20 +22,21 @@ BACKENDS = {
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def elapsed_ms(work):
-    start, stop = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-    start.record()
-    work()
-    stop.record()
-    stop.synchronize()
-    return start.elapsed_time(stop)
-
-
 def time_ms(work, budget_ms, most):
-    """As ./run times a step: three calls to warm up, then each call by its own pair of events, the host waiting."""
-    for _ in range(3):
-        once = elapsed_ms(work)
-    times = [elapsed_ms(work) for _ in range(int(max(3, min(most, budget_ms / max(once, 1e-3)))))]
+    """As ./run times a step: three calls to warm up, then each call between its own pair of events. Here the calls are
+    queued one behind the other, so that the GPU doesn't wait for Python: a step is started by a few lines of C++."""
+
+    def times_of(count):
+        events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(count)]
+        for start, stop in events:
+            start.record()
+            work()
+            stop.record()
+        torch.cuda.synchronize()
+        return [start.elapsed_time(stop) for start, stop in events]
+
+    once = min(times_of(3))
+    times = times_of(int(max(3, min(most, budget_ms / max(once, 1e-3)))))
     return {"median": statistics.median(times), "min": min(times), "max": max(times), "iters": len(times)}
 
 

@@ -33,7 +33,7 @@ def ladder_of(data, name="h200_ladder.json"):
 
 def source_of(bench):
     where, command = bench.source()
-    return f"{where}: {command}"
+    return f"{where}: {command.replace('`', '')}"
 
 
 def draw_ladder(ladder, out):
@@ -79,6 +79,8 @@ def curves(data, file, direction, impls, out, column="tflops", causals=(0, 1)):
     seqlens = bench.seqlens(impls)
     width = min(2, len(panels))
     figure, grid = plt.subplots(math.ceil(len(panels) / width), width, figsize=(9.6, 3.4 * math.ceil(len(panels) / width) + (1.2 if column == "ms" else 0.3)), squeeze=False, sharey=True)
+    for axes in grid.flat[len(panels):]:
+        axes.set_visible(False)
     for axes, (d, causal) in zip(grid.flat, panels):
         for n, impl in enumerate(impls):
             points = [(s, bench.cell(impl, direction, s, d, causal)) for s in seqlens]

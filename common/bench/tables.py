@@ -152,7 +152,7 @@ def of_commands(data):
     """The commands that made docs/data/'s measurements, as the files have them."""
     ladder = read_json(data("h200_ladder.json"))
     commands = [ladder["command"]] if ladder else []
-    commands += [bench.source()[1] for bench in (Bench(data("h200_fp32.csv")), Bench(data("h200_bf16.csv"))) if bench]
+    commands += [c for file in ("h200_fp32.csv", "h200_bf16.csv") for c in Bench(data(file)).values("command")]
     return "```sh\n" + "\n".join(commands) + "\n```" if commands else None
 
 

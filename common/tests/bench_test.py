@@ -128,6 +128,11 @@ class Bench(unittest.TestCase):
         rows = self.bench(self.step("00_one/one"), "--seqlens", "512,1024", "--headdims", "64", "--reps", "5", "--minutes", "0")
         self.assertEqual([r["rep"] for r in rows], ["0"] * 4)
 
+    def test_append(self):
+        words = self.step("00_one/one"), "--headdims", "64", "--causal", "0", "--reps", "1", "--append"
+        self.assertEqual([r["seqlen"] for r in self.bench(*words, "--seqlens", "512")], ["512"])
+        self.assertEqual([r["seqlen"] for r in self.bench(*words, "--seqlens", "1024")], ["512", "1024"])
+
     def test_mistakes(self):
         step = self.step("00_one/one")
         for words, sentence in ((["--steps", "07"], "There is no step 07; there are 00."), (["--causal", "2"], "--causal"),
