@@ -23,7 +23,10 @@ size_t number_in(const char* path, const std::string& key = "") {
   return file >> number ? number : SIZE_MAX;
 }
 
-std::string both(size_t bytes) { return with_commas(bytes) + " bytes (" + human_bytes(double(bytes)) + ")"; }
+std::string both(size_t bytes) {
+  if (bytes == SIZE_MAX) return "more bytes than can be counted";
+  return with_commas(bytes) + " bytes (" + human_bytes(double(bytes)) + ")";
+}
 
 }  // namespace
 

@@ -1,7 +1,5 @@
 #include "common/npy.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
@@ -11,6 +9,7 @@
 
 #include "common/dtype.h"
 #include "common/error.h"
+#include "common/files.h"
 
 namespace flash {
 namespace {
@@ -241,26 +240,11 @@ void write_npy(const std::string& path, const NpyArray& array) {
   header += '\n';
   if (header.size() > 0xffff) refuse(path, "can't be written: too many dimensions.");
 
-  const std::string temporary = path + ".tmp" + std::to_string(::getpid());
-  File file(std::fopen(temporary.c_str(), "wb"));
-  if (!file) refuse(path, std::string("can't be written: ") + std::strerror(errno) + ".");
   const unsigned char version_and_length[4] = {1, 0, static_cast<unsigned char>(header.size() & 0xff),
                                                static_cast<unsigned char>(header.size() >> 8)};
-  bool good = std::fwrite(kMagic, 1, kMagicBytes, file.get()) == kMagicBytes;
-  good = good && std::fwrite(version_and_length, 1, 4, file.get()) == 4;
-  good = good && std::fwrite(header.data(), 1, header.size(), file.get()) == header.size();
-  good = good && std::fwrite(array.data.data(), 1, array.data.size(), file.get()) == array.data.size();
-  good = good && std::fflush(file.get()) == 0 && ::fsync(::fileno(file.get())) == 0;
-  int why = good ? 0 : errno;
-  file.reset();
-  if (good && std::rename(temporary.c_str(), path.c_str()) != 0) {
-    good = false;
-    why = errno;
-  }
-  if (!good) {
-    std::remove(temporary.c_str());
-    refuse(path, std::string("can't be written: ") + std::strerror(why) + ".");
-  }
+  const std::string head =
+      kMagic + std::string(version_and_length, version_and_length + sizeof version_and_length) + header;
+  write_file(path, head, array.data.data(), array.data.size());
 }
 
 namespace {

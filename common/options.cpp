@@ -212,7 +212,7 @@ The run
   --help             this page
 
 Exit status: 0 pass, 1 wrong result or faulty access, 2 bad option or file, 3 CUDA error or crashed kernel,
-4 the step, the device or its memory can't take the problem.
+4 the step, the device, its memory or the check can't take the problem.
 )";
   return text;
 }

@@ -122,7 +122,7 @@ void print_results(std::ostream& out, const RunReport& r, bool profile) {
   } else if (r.check.verdict == Verdict::pass) {
     out << "check    PASS  " << r.check.message << "\n";
   } else {
-    out << "check    FAIL\n" << r.check.message << "\n";
+    out << "check    " << (r.check.verdict == Verdict::skip ? "SKIP" : "FAIL") << "\n" << r.check.message << "\n";
   }
   if (!r.counts.faults.empty()) {
     out << "faults   FAIL  the kernel's memory accesses are wrong in " << r.counts.faults.size()

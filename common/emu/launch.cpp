@@ -4,6 +4,7 @@
 #include <ucontext.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdlib>
 #include <exception>
 #include <memory>
@@ -89,8 +90,9 @@ uint64_t number_from_environment(const char* name, uint64_t fallback, uint64_t l
   const char* const text = std::getenv(name);
   if (text == nullptr || *text == 0) return fallback;
   char* end = nullptr;
+  errno = 0;
   const unsigned long long value = std::strtoull(text, &end, 10);
-  if (*end != 0 || *text < '0' || *text > '9' || value < least || value > most) {
+  if (errno != 0 || *end != 0 || *text < '0' || *text > '9' || value < least || value > most) {
     throw Error(kUsage, std::string(name) + " must be a number from " + std::to_string(least) + " to " +
                             std::to_string(most) + ", not '" + text + "'");
   }

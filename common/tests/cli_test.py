@@ -4,6 +4,7 @@ import json
 import math
 import os
 import random
+import stat
 import struct
 import subprocess
 import sys
@@ -118,6 +119,8 @@ class CommandLine(unittest.TestCase):
         self.refused(["--output", "a.npy,b.npy"], USAGE, "--output takes one file")
         self.refused(["--output", "no/such/folder/o.npy"], USAGE, "can't write no/such/folder/o.npy")
         self.refused(["--json", "no/such/folder/r.json"], USAGE, "can't write no/such/folder/r.json")
+        self.refused(["--output", "/"], USAGE, "can't write /: Is a directory")
+        self.refused(["--output", "o.npy", "--json", "o.npy"], USAGE, "two results can't go to one file: o.npy")
 
     def test_what_the_step_does_not_take(self):
         self.refused(["--head-dim", 48], SKIP, "02_online_softmax takes head_dim 32, 64, 128, not 48")
@@ -157,6 +160,13 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(result.returncode, PASS)
         self.assertIn("not checked", result.stdout)
         self.assertNotIn("PASS", result.stdout)
+
+    def test_what_cannot_be_checked(self):
+        """Scores past fp32's range: no verdict, and a status that says so."""
+        result = run("--seqlen", 65, "--scale", "3.4e38", "--json", "-")
+        self.assertEqual(result.returncode, SKIP, result.stdout + result.stderr)
+        self.assertEqual(json.loads(result.stdout)["check"]["verdict"], "skip")
+        self.assertIn("check    SKIP", run("--seqlen", 65, "--scale", "3.4e38").stdout)
 
     def test_json(self):
         result = run("--json", "-", "--seqlen", 40, "--seed", 7)
@@ -242,6 +252,24 @@ class Files(unittest.TestCase):
             self.assertIn(sentence, result.stderr)
         self.assertEqual(result.stdout, "")
         self.assertEqual(sorted(os.listdir(self.folder)), before, "nothing is written")
+
+    def test_writes_to_what_stands_there(self):
+        """A pipe stays a pipe, a link a link, and nothing unfinished is left."""
+        pipe, link, target = (os.path.join(self.folder, name) for name in ("pipe", "link.npy", "target.npy"))
+        os.mkfifo(pipe)
+        os.symlink("target.npy", link)
+        self.write("target.npy", b"old")
+        reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+        result = self.call("--input", "q.npy,k.npy,v.npy", "--output", "link.npy", "--json", "pipe")
+        if not stat.S_ISFIFO(os.stat(pipe).st_mode):
+            reader.kill()
+        report = reader.communicate(timeout=10)[0]
+        self.assertEqual(result.returncode, PASS, result.stderr)
+        self.assertEqual(json.loads(report)["check"]["verdict"], "pass")
+        self.assertTrue(os.path.islink(link))
+        self.assertEqual(read_npy(target)[1], self.q_shape)
+        self.assertEqual([name for name in os.listdir(self.folder) if ".part" in name], [])
+        os.remove(pipe), os.remove(link), os.remove(target)
 
     def test_round_trip(self):
         for causal in (False, True):

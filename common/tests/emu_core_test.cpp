@@ -506,6 +506,8 @@ TEST_CASE("errors name the seed, and a seed that is no number is refused") {
   }
   const Environment seed("EMU_SEED", "x1");
   check_contains(error_of([] { launch(nothing_kernel, 1, 1, 0, nullptr); }, flash::kUsage), {"EMU_SEED", "'x1'"});
+  const Environment longer("EMU_SEED", "99999999999999999999");
+  check_contains(error_of([] { launch(nothing_kernel, 1, 1, 0, nullptr); }, flash::kUsage), {"EMU_SEED"});
 }
 
 TEST_CASE("several workers compute the same, and stop at an error") {
