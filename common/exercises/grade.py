@@ -61,21 +61,40 @@ def read_npy(path, dtype):
 # ---- problems of the day --------------------------------------------------------------------------------------------
 
 
-def draw_problem(rng, landing):
+# Every submission meets one of each kind, with lengths and numbers of its own: what breaks kernels must not be left to luck.
+KINDS = ("unequal", "causal", "no_key", "negative", "large", "wide")
+
+
+def draw_problem(rng, landing, kind):
     backward = landing.startswith("06")
     tensor = re.search(r"05_|2_tensor", landing) is not None
     kv_heads = rng.choice((1, 2))
+    seqlen, seqlen_k = rng.sample(range(20, 150), 2)
+    if kind == "causal":
+        seqlen, seqlen_k = sorted((seqlen, seqlen_k))
+    if kind == "no_key":  # causal, and more queries than keys: the first rows see none
+        seqlen_k, seqlen = sorted((seqlen, seqlen_k + 10))
     return {
         "batch": rng.choice((1, 2)),
-        "heads": kv_heads * rng.choice((1, 3)),
+        "heads": kv_heads * (3 if kind == "unequal" else 1),
         "kv_heads": kv_heads,
-        "seqlen": rng.randrange(20, 150),
-        "seqlen_k": rng.randrange(20, 150),
-        "head_dim": 64,
+        "seqlen": seqlen,
+        "seqlen_k": seqlen_k,
+        "head_dim": 128 if kind == "wide" else 64,
         "dtype": "fp16" if tensor else "fp32",
-        "causal": rng.random() < 0.5,
+        "causal": kind in ("causal", "no_key"),
         "backward": backward,
+        "kind": kind,
     }
+
+
+def draw_value(rng, kind, name):
+    x = rng.gauss(0, 1)
+    if kind == "negative" and name in "qk":  # every score far below zero
+        x = abs(x) + 4 if name == "q" else -abs(x) - 4
+    if kind == "large" and name == "q":
+        x *= 16
+    return round(x, 3)
 
 
 def write_inputs(rng, p, folder):
@@ -84,7 +103,7 @@ def write_inputs(rng, p, folder):
     files = []
     for name, shape in (("q", q), ("k", k), ("v", k)) + ((("do", q),) if p["backward"] else ()):
         files.append(os.path.join(folder, name + ".npy"))
-        write_npy(files[-1], shape, [round(rng.gauss(0, 1), 3) for _ in range(math.prod(shape))], p["dtype"])
+        write_npy(files[-1], shape, [draw_value(rng, p["kind"], name) for _ in range(math.prod(shape))], p["dtype"])
     return files
 
 
@@ -169,19 +188,24 @@ def grade_file(path, exercise, ladder, rng):
         if errors:
             return 0, "doesn't compile: " + errors.splitlines()[0]
         program = os.path.join(out, "watched.run")
-        for _ in range(4):
-            p = draw_problem(rng, exercise.landing)
+        for kind in KINDS:
+            p = draw_problem(rng, exercise.landing, kind)
             inputs = write_inputs(rng, p, folder)
             expected = run_on(ladder.program(exercise.kernel, exercise.landing), p, inputs, folder, False)
             if isinstance(expected, str):
                 raise ExerciseError(f"{exercise.kernel} itself fails on {p}: {expected}")
             got = run_on(program, p, inputs, folder, True)
             shape = f"batch {p['batch']} heads {p['heads']}/{p['kv_heads']} seqlen {p['seqlen']}, {p['seqlen_k']}"
+            shape += f" d {p['head_dim']}" + (" causal" if p["causal"] else "") + (f" {kind}" if kind in ("negative", "large") else "")
             if isinstance(got, str):
                 return 0, f"{shape}: {got}"
             error = difference(got[0], expected[0])
             if not error <= (1e-4 if p["dtype"] == "fp32" else 2e-2):
                 return 0, f"{shape}: relative error {error:.2g}"
+        if exercise.count and exercise.kind != "idea":  # right or wrong: no part of the points
+            count, solution_count = measured_count(program, exercise), ladder.count(exercise.kernel, exercise)
+            if count is None or count > FULL_POINTS * solution_count:
+                return 0, f"{exercise.count} {count}, the ladder's kernel {solution_count}"
         if exercise.kind == "idea":
             broken = os.path.join(folder, "broken.cu")
             with open(broken, "w", encoding="utf-8") as f:
@@ -196,8 +220,10 @@ def grade_file(path, exercise, ladder, rng):
 
 
 def main(arguments):
-    if len(arguments) != 1 or not os.path.isdir(arguments[0]):
+    if len(arguments) != 1:
         raise ExerciseError("usage: make grade SUBMISSIONS=dir, a folder with one folder a student")
+    if not os.path.isdir(arguments[0]):
+        raise ExerciseError(f"there is no folder {arguments[0]}")
     rng, ladder, rows = random.Random(), Ladder(), []
     exercises = {os.path.basename(e.work_file): e for e in all_exercises()}
     for student in sorted(os.listdir(arguments[0])):
@@ -212,6 +238,8 @@ def main(arguments):
             points, seen = grade_file(os.path.join(folder, file), exercise, ladder, rng)
             rows.append({"student": student, "exercise": exercise.id, "name": exercise.name, "points": points,
                          "of": exercise.points, "seen": seen})
+    if not rows:
+        raise ExerciseError(f"nothing to grade: {arguments[0]}/STUDENT/ holds no file named as in work/, such as 2x1_merge.cu")
     with open(os.path.join(arguments[0], "grades.json.part"), "w", encoding="utf-8") as f:
         json.dump(rows, f, indent=2)
     os.replace(os.path.join(arguments[0], "grades.json.part"), os.path.join(arguments[0], "grades.json"))

@@ -12,11 +12,12 @@ An exercise's `fails:` line says what must be wrong as shipped: a kind below, an
 import json
 import os
 import re
+import select
 import subprocess
 
 from patches import ROOT, ExerciseError, landing_number
 
-HANG_SECONDS = 60
+HANG_SECONDS = 40  # of one problem, which takes one or two, or of one test, which takes ten at most
 
 # Run on the watched build, in this order. Small, and each with something that breaks kernels: ragged ends, unequal
 # lengths both ways, groups of heads, a batch, rows without a key, scores below zero, scores of hundreds.
@@ -60,6 +61,24 @@ def run_limited(command, seconds=HANG_SECONDS, **more):
         return None, "", ""
 
 
+def run_until_silent(command, seconds=HANG_SECONDS, **more):
+    """-> (status, output); status None: it said nothing for so long and was ended"""
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        start_new_session=True, **more
+    )
+    output = b""
+    while True:
+        if not select.select([process.stdout], [], [], seconds)[0]:
+            os.killpg(process.pid, 9)
+            process.communicate()
+            return None, ""
+        piece = os.read(process.stdout.fileno(), 1 << 16)
+        if not piece:
+            return process.wait(), output.decode(errors="replace")
+        output += piece
+
+
 def build(source, landing, out, which):
     """`which`: programs of $(OUT), such as watched.run. -> the compiler's text where it failed, else None"""
     arguments = [f"SOURCE={source}", f"LANDING={landing}", f"OUT={out}"]
@@ -78,8 +97,10 @@ def todo_lines(source):
 def run_problem(program, options):
     """-> (kind, text, JSON or None) of ./run on one problem"""
     status, out, err = run_limited([program, *options.split(), "--json", "-"])
+    command = f"{program} {options}"
     if status is None:
-        return "hang", f"./run {options}\nThe kernel didn't end within {HANG_SECONDS} seconds.", None
+        return "hang", (f"{command}\nThe kernel didn't end within {HANG_SECONDS} seconds. Look for a loop that nothing ends: "
+                        "a counter that doesn't grow, a condition that stays true."), None
     try:
         result = json.loads(out)
     except ValueError:
@@ -87,14 +108,14 @@ def run_problem(program, options):
     if status == 4:  # a problem this step doesn't take
         return "skip", err.strip(), None
     if status == 2:
-        raise ExerciseError(f"./run {options}: {err.strip()}")
+        raise ExerciseError(f"{command}: {err.strip()}")
     faults = (result or {}).get("faults") or []
     if faults:
-        return "fault", f"./run {options}\n" + "\n\n".join(f["message"] for f in faults[:2]), result
+        return "fault", f"{command}\n" + "\n\n".join(f["message"] for f in faults[:2]), result
     if status not in (0, 1) or result is None:
-        return "crash", f"./run {options}\n{err.strip() or f'The program died with status {status}.'}", result
+        return "crash", f"{command}\n{err.strip() or f'The program died with status {status}.'}", result
     if result["check"]["verdict"] == "fail":
-        return "check", f"./run {options}\n{result['check']['message']}", result
+        return "check", f"{command}\n{result['check']['message']}", result
     return "pass", "", result
 
 
@@ -118,10 +139,19 @@ COUNT_PROBLEM = "--heads 1 --seqlen 96"
 FULL_POINTS = 1.05  # times the ladder's own count: as good as the ladder's
 
 
+def count_problem(exercise):
+    return exercise.fields.get("problems", COUNT_PROBLEM).strip().splitlines()[0].strip()
+
+
+def too_many(exercise, count, least, out):
+    times = f" (you have {count / least:.2f} times that)" if least else ""
+    return (f"The result is right, but {exercise.count} is {count:,}; it should be {least:,}{times}.\n"
+            f"Where it comes from: {out}/watched.run {count_problem(exercise)} --profile")
+
+
 def measured_count(program, exercise):
     """-> the count, or None where the run didn't get that far"""
-    options = exercise.fields.get("problems", COUNT_PROBLEM).splitlines()[0]
-    _, _, result = run_problem(program, options)
+    _, _, result = run_problem(program, count_problem(exercise))
     return count_of(result, exercise.count) if result and "counts" in result else None
 
 
@@ -136,22 +166,27 @@ def ladders_count(exercise):
 def failing_test(program, source):
     """The step's tests, up to the first that fails. -> (kind, text), kind None where all pass"""
     environment = dict(os.environ, FLASH_KERNEL_FILE=source)  # where tests of single lines look
-    status, out, err = run_limited([program, "--abort"], HANG_SECONDS, env=environment)
+    # With durations: a line a test, as it ends.
+    status, out = run_until_silent([program, "--abort", "-d", "yes"], env=environment)
     if status == 0:
         return None, ""
     if status is None:
-        return "hang", f"The step's tests didn't end within {HANG_SECONDS} seconds."
+        return "hang", f"One of the step's tests ({program}) didn't end within {HANG_SECONDS} seconds."
+    out = re.sub(r"(?m)^\d+\.\d+ s: .*\n", "", out)
     text = re.sub(r"\n{3,}", "\n\n", out).strip()
     text = re.sub(r"(?s)\A.*?-{20,}\n", "", text, count=1)
     text = re.sub(r"(?m)^={20,}[\s\S]*\Z", "", text).strip()
-    return "test", text or err.strip()
+    return "test", text or f"{program} died with status {status}."
 
 
-def judge(source, landing, exercise=None, out=None):
-    """The verdict on a kernel file in the place of `landing`'s, e.g. judge('work/3x2_a.cu', '03_flash_v1/flash_v1')."""
+def judge(source, landing, exercise=None, out=None, say=lambda text: None):
+    """The verdict on a kernel file in the place of `landing`'s, e.g. judge('work/3x2_a.cu', '03_flash_v1/flash_v1').
+
+    `say` is told how far it is, where the rest takes a while.
+    """
     out = out or os.path.join("build", "exercise", re.sub(r"\W+", "_", source))
     todo = todo_lines(source)
-    note = ("\n\nStill to write:\n  " + "\n  ".join(todo)) if todo else ""
+    note = ("\n\nStill marked TODO (delete the mark when it is done):\n  " + "\n  ".join(todo)) if todo else ""
 
     errors = build(source, landing, out, ["watched.run"])
     if errors:
@@ -167,8 +202,9 @@ def judge(source, landing, exercise=None, out=None):
         if count is None or least is None:
             return Verdict("crash", f"{exercise.count} could not be counted: the run left no report.{note}")
         if count > FULL_POINTS * least:
-            return Verdict("count", f"The result is right, but {exercise.count} is {count}; it should be {least}.{note}", count)
+            return Verdict("count", f"{too_many(exercise, count, least, out)}{note}", count)
 
+    say("The watched problems are right; now the step's tests ...")
     # The unwatched build: many more problems, and no test of counts, which another right solution may not meet.
     errors = build(source, landing, out, ["fast.test"])
     if errors:

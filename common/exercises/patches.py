@@ -59,6 +59,10 @@ class Exercise:
         self.id = ""  # 3x2: given by all_exercises()
 
     @property
+    def chapter(self):
+        return os.path.dirname(self.kernel) + "/README.md"
+
+    @property
     def work_file(self):
         return os.path.join(WORK, f"{self.id}_{self.name}.cu")
 
@@ -150,7 +154,12 @@ def all_exercises():
 
 
 def find_exercise(word, exercises):
+    """By number, by name, or by the student's file."""
+    file = re.sub(r"\.(cu|md|patch)$", "", os.path.basename(word))
     for exercise in exercises:
-        if word in (exercise.id, exercise.name, exercise.stem):
+        if word in (exercise.id, exercise.name) or file in (exercise.stem, f"{exercise.id}_{exercise.name}"):
             return exercise
-    raise ExerciseError(f"there is no exercise '{word}'; `make exercises` lists them")
+    step = re.match(r"0?(\d)", word)
+    here = [e.id for e in exercises if step and e.id.startswith(step.group(1))]
+    those = f"; there are {', '.join(here)}" if here else ""
+    raise ExerciseError(f"there is no exercise '{word}'{those}; `make exercises` lists all with their titles")
