@@ -190,7 +190,7 @@ void MemoryWatcher::warp_barrier(Block&, Warp& warp, uint32_t mask, CallSite pla
   const Pause pause(*this);
   const uint32_t live = warp.lanes & ~warp.exited;
   if ((live & ~mask) == 0) flush(unsigned(warp.index));
-  clock_.pass_warp_barrier(uint32_t(warp.index), mask, live);
+  clock_.pass_warp_barrier(uint32_t(warp.index), mask, warp.lanes);
   ++event_site(place).counts.barriers;
 }
 

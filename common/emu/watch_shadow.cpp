@@ -60,9 +60,9 @@ void Clock::pass_block_barrier() {
   for (std::vector<uint32_t>& lanes : lane_barrier) lanes.clear();
 }
 
-void Clock::pass_warp_barrier(uint32_t warp, uint32_t mask, uint32_t live) {
+void Clock::pass_warp_barrier(uint32_t warp, uint32_t mask, uint32_t all_lanes) {
   std::vector<uint32_t>& lanes = lane_barrier[warp];
-  if ((live & ~mask) == 0) {
+  if ((all_lanes & ~mask) == 0) {
     warp_barrier[warp] = now;
     lanes.clear();
   } else {

@@ -98,7 +98,8 @@ struct Clock {
   void begin_kernel();
   void begin_block();
   void pass_block_barrier();
-  void pass_warp_barrier(uint32_t warp, uint32_t mask, uint32_t live);
+  // `all_lanes`: those that the warp has. What a lane did before it returned isn't ordered by a barrier of the others.
+  void pass_warp_barrier(uint32_t warp, uint32_t mask, uint32_t all_lanes);
 };
 
 }  // namespace flash::emu

@@ -1,12 +1,15 @@
 // The watcher against kernels whose counts and faults are known (watch_kernels.cu).
+#include "common/tests/catch.h"
+
 #include <cstdlib>
 #include <set>
 #include <sstream>
 
+#include "common/cuda.cuh"
+#include "common/device.h"
 #include "common/emu/print_report.h"
 #include "common/emu/report.h"
 #include "common/error.h"
-#include "common/tests/catch.h"
 #include "common/tests/watch_kernels.h"
 
 #if FLASH_WATCH
@@ -50,7 +53,36 @@ const Pattern& pattern(const std::string& name) {
   throw std::runtime_error("no pattern " + name);
 }
 
+// The lower half of the warp has returned when the upper half meets: that orders nothing between the halves.
+template <bool kFaulty>
+__global__ void half_returns(float* out) {
+  __shared__ float value[kWarpSize];
+  const int t = threadIdx.x;
+  value[t] = float(t);
+  if (t < 16) return;
+  __syncwarp(0xffff0000u);
+  out[t] = value[kFaulty ? t - 16 : t ^ 1];
+}
+
+void run_half_returns(bool faulty) {
+  const flash::DeviceBuffer out("out", kWarpSize * sizeof(float));
+  launch(faulty ? half_returns<true> : half_returns<false>, 1, kWarpSize, 0, nullptr, static_cast<float*>(out.data()));
+  flash::synchronize();
+}
+
 }  // namespace
+
+TEST_CASE("a barrier of some lanes doesn't order what lanes did that have returned") {
+  for (int seed = 0; seed <= 20; ++seed) {
+    const Schedule schedule(seed);
+    INFO("EMU_SEED=" << seed);
+    const Report report = report_of(run_half_returns, true);
+    REQUIRE(report.faults.size() == 1);
+    CHECK(report.faults[0].kind == "race");
+    CHECK(report.faults[0].array == "value");
+    CHECK(report_of(run_half_returns, false).faults.empty());
+  }
+}
 
 TEST_CASE("every planted fault is found, in every schedule") {
   for (const FaultCase& c : fault_cases()) {
