@@ -44,7 +44,7 @@ std::string story(const TensorCheck& t, int columns) {
   std::string text;
   if (t.wrong > 0) {
     text = t.tensor + " is wrong: " + std::to_string(t.wrong) + " of " + std::to_string(t.rows_checked * columns) +
-           " checked elements (" + rows_text(t) + ").\n";
+           " elements; " + rows_text(t) + " were checked.\n";
     text += "  first: " + element_name(t, t.first_index) + " is " + number(t.first_got) + ", expected " +
             number(t.first_expected) + "\n";
     text += "  worst: " + element_name(t, t.worst_index) + " is " + number(t.worst_got) + ", expected " +

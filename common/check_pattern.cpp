@@ -63,7 +63,7 @@ std::string where_rows(const Problem& p, const CheckedRows& t, const std::vector
   const std::string row = of_keys(t) ? "key" : "row";
   if (!of_keys(t) && p.causal) {
     if (exactly(t, [&](const RowIndex& r) { return visible_keys(p, r.i) == 0; }))
-      return "only the rows that see no key are wrong (they are O = 0, LSE = -inf, and zero gradients)";
+      return "only the rows that see no key are wrong (theirs must be O = 0, LSE = -inf, gradients 0)";
     if (exactly(t, [&](const RowIndex& r) { return visible_keys(p, r.i) > 0; }))
       return "every row that sees a key is wrong, and no other";
   }

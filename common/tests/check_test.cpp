@@ -390,7 +390,7 @@ TEST_CASE("checker: first and worst element, their number and their place") {
   CHECK(o.first_index == std::vector<int>{0, 2, 4, 5});
   CHECK(o.worst_index == std::vector<int>{1, 0, 9, 31});
   CHECK(o.worst_got - o.worst_expected == Approx(5).epsilon(1e-4));
-  CHECK_THAT(result.message, ContainsSubstring("O is wrong: 3 of 1920 checked elements (all 60 rows)."));
+  CHECK_THAT(result.message, ContainsSubstring("O is wrong: 3 of 1920 elements; all 60 rows were checked."));
   CHECK_THAT(result.message, ContainsSubstring("first: O[b 0, h 2, row 4, column 5] is "));
   CHECK_THAT(result.message, ContainsSubstring("worst: O[b 1, h 0, row 9, column 31] is "));
   CHECK(tensor(result, "LSE").verdict == Verdict::pass);
