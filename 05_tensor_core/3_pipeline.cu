@@ -5,7 +5,7 @@
 //   rescaled only when a row's maximum has grown by more than 2^8, and one vote of the warp finds that out.
 // Global memory: as 05.2: Q once, K and V once a query tile, O and softmax_lse once.
 // Limits: fp16 and bf16, head_dim 64 or 128, compute capability 8.0. 64 and 96 KB of shared memory, which a consumer card
-//   has too. Two blocks of 128 threads fill the registers of an SM, 255 a thread, and none is spilled.
+//   has too. Two blocks of 128 threads fill the registers of an SM, 255 a thread; on sm_90 none is spilled.
 #include <algorithm>
 #include <cmath>
 
