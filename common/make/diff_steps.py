@@ -1,6 +1,7 @@
 """diff_steps.py OLD.cu NEW.cu: what changed between two kernel files, comments and blank lines aside."""
 import re
 import subprocess
+import signal
 import sys
 import tempfile
 
