@@ -1,7 +1,7 @@
 """diff_steps.py OLD.cu NEW.cu: what changed between two kernel files, comments and blank lines aside."""
 import re
-import subprocess
 import signal
+import subprocess
 import sys
 import tempfile
 
@@ -30,4 +30,5 @@ def main():
     print(f"\n{gone} lines went, {come} came, comments aside ({old} -> {new}).")
 
 
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `make diff 4 | head` ends quietly
 main()
