@@ -68,12 +68,15 @@ KINDS = ("unequal", "causal", "no_key", "negative", "large", "wide")
 def draw_problem(rng, landing, kind):
     backward = landing.startswith("06")
     tensor = re.search(r"05_|2_tensor", landing) is not None
-    kv_heads = rng.choice((1, 2))
-    seqlen, seqlen_k = rng.sample(range(20, 150), 2)
+    kv_heads = 2 if kind == "unequal" else rng.choice((1, 2))
+    seqlen, seqlen_k = rng.randrange(66, 150), rng.randrange(20, 150)
     if kind == "causal":
-        seqlen, seqlen_k = sorted((seqlen, seqlen_k))
-    if kind == "no_key":  # causal, and more queries than keys: the first rows see none
-        seqlen_k, seqlen = sorted((seqlen, seqlen_k + 10))
+        seqlen_k = seqlen + rng.randrange(0, 60)
+    if kind == "no_key":  # causal, and more queries than keys: the first rows, a whole tile of them, see none
+        seqlen_k = rng.randrange(20, 70)
+        seqlen = seqlen_k + rng.randrange(66, 100)
+    if kind == "large":  # several key tiles, for maxima that grow
+        seqlen_k = rng.randrange(150, 250)
     return {
         "batch": rng.choice((1, 2)),
         "heads": kv_heads * (3 if kind == "unequal" else 1),
@@ -92,8 +95,8 @@ def draw_value(rng, kind, name):
     x = rng.gauss(0, 1)
     if kind == "negative" and name in "qk":  # every score far below zero
         x = abs(x) + 4 if name == "q" else -abs(x) - 4
-    if kind == "large" and name == "q":
-        x *= 16
+    if kind == "large" and name in "qk":
+        x *= 8
     return round(x, 3)
 
 
@@ -165,9 +168,18 @@ class Ladder:
         return self.built[source]
 
     def count(self, source, exercise):
-        if source not in self.counts:
-            self.counts[source] = measured_count(self.program(source, exercise.landing), exercise)
-        return self.counts[source]
+        key = (source, exercise.name)  # exercises of one kernel count different things
+        if key not in self.counts:
+            self.counts[key] = measured_count(self.program(source, exercise.landing), exercise)
+        return self.counts[key]
+
+    def broken_count(self, exercise):
+        source = os.path.join("build", "exercise", f"{exercise.id}_as_shipped.cu")
+        if (source, exercise.name) not in self.counts:
+            os.makedirs(os.path.join(ROOT, os.path.dirname(source)), exist_ok=True)
+            with open(os.path.join(ROOT, source), "w", encoding="utf-8") as f:
+                f.write(exercise.broken())
+        return self.count(source, exercise)
 
 
 def points_for_count(count, solution, broken, points):
@@ -202,20 +214,15 @@ def grade_file(path, exercise, ladder, rng):
             error = difference(got[0], expected[0])
             if not error <= (1e-4 if p["dtype"] == "fp32" else 2e-2):
                 return 0, f"{shape}: relative error {error:.2g}"
-        if exercise.count and exercise.kind != "idea":  # right or wrong: no part of the points
+        if exercise.count:
             count, solution_count = measured_count(program, exercise), ladder.count(exercise.kernel, exercise)
-            if count is None or count > FULL_POINTS * solution_count:
-                return 0, f"{exercise.count} {count}, the ladder's kernel {solution_count}"
-        if exercise.kind == "idea":
-            broken = os.path.join(folder, "broken.cu")
-            with open(broken, "w", encoding="utf-8") as f:
-                f.write(exercise.broken())
-            if exercise.name not in ladder.counts:
-                ladder.counts[exercise.name] = measured_count(ladder.program(broken, exercise.landing), exercise)
-            solution_count = ladder.count(exercise.kernel, exercise)
-            count = measured_count(program, exercise)
-            points = points_for_count(count, solution_count, ladder.counts[exercise.name], exercise.points)
-            return points, f"{exercise.count} {count}, the ladder's kernel {solution_count}"
+            if count is None:
+                return 0, f"{exercise.count} could not be counted: the run left no report"
+            seen = f"{exercise.count} {count}, the ladder's kernel {solution_count}"
+            if exercise.kind == "idea":
+                return points_for_count(count, solution_count, ladder.broken_count(exercise), exercise.points), seen
+            if count > FULL_POINTS * solution_count:  # a hole is written or not
+                return 0, seen
         return exercise.points, "right"
 
 

@@ -2,6 +2,7 @@
 whole preamble; a student's edits survive; the score, the hints and one exercise from its start to its why; the points of
 an idea exercise."""
 import os
+import random
 import re
 import subprocess
 import sys
@@ -115,6 +116,27 @@ class Points(unittest.TestCase):
     def test_a_count_slides_between_the_ladders_and_the_broken_kernels(self):
         points = lambda count: grade.points_for_count(count, 100, 205, 4)
         self.assertEqual([points(c) for c in (90, 100, 105, 155, 205, 300)], [4, 4, 4, 2, 0, 0])
+
+    def test_every_kind_of_problem_is_drawn_so_that_it_bites(self):
+        rng = random.Random(1)
+        for landing in ("00_naive/naive", "05_tensor_core/1_mma", "06_backward/1_recompute"):
+            for _ in range(50):
+                p = {kind: grade.draw_problem(rng, landing, kind) for kind in grade.KINDS}
+                self.assertTrue(p["unequal"]["kv_heads"] > 1 and p["unequal"]["heads"] > p["unequal"]["kv_heads"])
+                self.assertTrue(p["no_key"]["causal"] and p["no_key"]["seqlen"] > p["no_key"]["seqlen_k"])
+                self.assertTrue(p["causal"]["causal"] and p["causal"]["seqlen"] <= p["causal"]["seqlen_k"])
+
+    def test_counts_of_two_exercises_on_one_kernel_are_kept_apart(self):
+        ladder = grade.Ladder()
+        ladder.program = lambda source, landing: source
+        exercises = [e for e in patches.all_exercises() if e.kernel == "04_flash_v2/flash_v2.cu" and e.count]
+        measured, grade.measured_count = grade.measured_count, lambda program, exercise: exercise.count
+        try:
+            self.assertGreater(len(exercises), 1)
+            for e in exercises:
+                self.assertEqual(ladder.count(e.kernel, e), e.count)
+        finally:
+            grade.measured_count = measured
 
     def test_half_precision_files(self):
         with tempfile.TemporaryDirectory() as folder:
