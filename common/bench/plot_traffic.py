@@ -143,7 +143,10 @@ def by_tile(data, out):
 
 def dated(path):
     """When the counts were last changed, by git."""
-    date = subprocess.run(["git", "log", "-1", "--format=%cs, commit %h", "--", path], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+    try:
+        date = subprocess.run(["git", "log", "-1", "--format=%cs, commit %h", "--", path], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
+    except OSError:  # no git here
+        date = ""
     return f" ({date})" if date else ""
 
 

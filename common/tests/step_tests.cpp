@@ -54,10 +54,11 @@ std::vector<Case> awkward_cases(const StepInfo& step) {
     int batch, heads, kv_heads, seqlen_q, seqlen_k;
   };
   static const std::vector<Shape> shapes = {
-      {1, 1, 1, 1, 1},   {1, 3, 1, 2, 2},    {3, 1, 1, 31, 31},   {1, 1, 1, 33, 33},    // around a warp
-      {1, 2, 1, 63, 63}, {1, 1, 1, 65, 65},  {1, 1, 1, 127, 127}, {1, 1, 1, 257, 257},  // around tiles
-      {1, 2, 2, 1, 257}, {1, 1, 1, 257, 1},  {1, 3, 3, 33, 127},  {1, 1, 1, 127, 33},   // unequal; rows without a key
-      {3, 3, 1, 65, 31}, {1, 4, 2, 64, 128}, {2, 6, 3, 17, 70},   {1, 1, 1, 128, 64},   // groups, whole tiles
+      {1, 1, 1, 1, 1},    {1, 3, 1, 2, 2},    {3, 1, 1, 31, 31},   {1, 1, 1, 33, 33},    // around a warp
+      {1, 2, 1, 63, 63},  {1, 1, 1, 65, 65},  {1, 1, 1, 127, 127}, {1, 1, 1, 257, 257},  // around tiles
+      {1, 2, 2, 1, 257},  {1, 1, 1, 257, 1},  {1, 3, 3, 33, 127},  {1, 1, 1, 127, 33},   // unequal; rows without a key
+      {3, 3, 1, 65, 31},  {1, 4, 2, 64, 128}, {2, 6, 3, 17, 70},   {1, 1, 1, 128, 64},   // groups, whole tiles
+      {1, 2, 1, 9, 1030}, {1, 1, 1, 1030, 9},                                            // many tiles one way
   };
   static const std::vector<Shape> small_shapes = {
       {1, 1, 1, 1, 1}, {1, 2, 1, 33, 17}, {2, 2, 2, 17, 35}, {1, 1, 1, 65, 70}};
