@@ -162,6 +162,10 @@ class MemoryWatcher final : public Watcher {
       report_race(region, index, who, true, cell.read, false);
     else if (clock_.unordered(cell.other_read, floor))
       report_race(region, index, who, true, cell.other_read, false);
+    // A thread's plain write followed by its own atomic: the write stays on record, for others' atomics race with it.
+    if ((who & kAtomic) && cell.write.time == clock_.now && ((cell.write.who ^ who) & kThreadMask) == 0 &&
+        !(cell.write.who & (kAtomic | kPending)))
+      return;
     cell.write = {clock_.now, who};
   }
   void check_write(Region&, size_t cell, Who, bool is_write);
