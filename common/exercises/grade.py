@@ -198,7 +198,7 @@ def grade_file(path, exercise, ladder, rng):
         out = os.path.join(folder, "build")
         errors = build(source, exercise.landing, out, ["watched.run"])
         if errors:
-            return 0, "doesn't compile: " + errors.splitlines()[0]
+            return 0, "doesn't compile: " + errors.replace(folder + "/", "").splitlines()[0]
         program = os.path.join(out, "watched.run")
         for kind in KINDS:
             p = draw_problem(rng, exercise.landing, kind)
@@ -210,7 +210,7 @@ def grade_file(path, exercise, ladder, rng):
             shape = f"batch {p['batch']} heads {p['heads']}/{p['kv_heads']} seqlen {p['seqlen']}, {p['seqlen_k']}"
             shape += f" d {p['head_dim']}" + (" causal" if p["causal"] else "") + (f" {kind}" if kind in ("negative", "large") else "")
             if isinstance(got, str):
-                return 0, f"{shape}: {got}"
+                return 0, f"{shape}: {got.replace(folder + '/', '')}"
             error = difference(got[0], expected[0])
             if not error <= (1e-4 if p["dtype"] == "fp32" else 2e-2):
                 return 0, f"{shape}: relative error {error:.2g}"
