@@ -106,8 +106,9 @@ size_t workspace_bytes(const Problem& p) {
 
 std::string supports(const Problem& p, const flash::Device& device) {
   if (workspace_bytes(p) > device.global_bytes) {
-    return "00_naive keeps every score in global memory: they need " + std::to_string(workspace_bytes(p) >> 20) +
-           " MB, this device has " + std::to_string(device.global_bytes >> 20) + " MB free";
+    return "00_naive keeps every score in global memory: they need " +
+           std::to_string(uint64_t(pairs(p) * 4 / (1 << 20))) + " MB, this device has " +
+           std::to_string(device.global_bytes >> 20) + " MB free";
   }
   const int most_keys = 65535 * kThreads;
   if (p.seqlen_k > most_keys) {
