@@ -233,7 +233,8 @@ TEST_PROGRAMS = $(foreach d,$(TEST_FOLDERS),$(TEST_STEPS:%=$d/%.test)) \
 # What the tests of the command line and of the documents run.
 RUN_PROGRAMS = $(if $(STEP),,$(foreach d,$(EMU) $(FAST),$(LANDINGS:%=$d/%.run)))
 test: $(TEST_PROGRAMS) $(RUN_PROGRAMS)
-	FLASH_FAST=$(FAST) FLASH_EMU=$(EMU) python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(if $(STEP),,common/tests/cli_test.py common/tests/bench_test.py common/tests/docs_test.py)
+	FLASH_FAST=$(FAST) FLASH_EMU=$(EMU) python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(if $(STEP),,common/tests/cli_test.py common/tests/bench_test.py common/tests/docs_test.py \
+	  common/tests/exercises_test.py)
 
 # Two steps, or one and the landing before it.
 DIFF_OLD = $(if $(word 2,$(WORDS)),$(STEP),$(lastword $(call before,$(STEP),$(LANDINGS))))
