@@ -1,6 +1,7 @@
 """PyTorch's attention, timed beside the steps: scaled_dot_product_attention with its cuDNN, FlashAttention-2,
 memory-efficient and plain back ends. PyTorch is needed for this alone; nothing else in the project imports it."""
 import statistics
+import time
 
 from measure import MeasureError
 
@@ -19,6 +20,7 @@ BACKENDS = {
     "torch_efficient": (SDPBackend.EFFICIENT_ATTENTION, ("fp32",)),
     "torch_math": (SDPBackend.MATH, ("fp32",)),
 }
+PAUSE_S = 0.5  # before each series: a step's process takes about as long to begin, and the card cools meanwhile
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -35,6 +37,7 @@ def time_ms(work, budget_ms, most):
         torch.cuda.synchronize()
         return [start.elapsed_time(stop) for start, stop in events]
 
+    time.sleep(PAUSE_S)
     once = min(times_of(3))
     times = times_of(int(max(3, min(most, budget_ms / max(once, 1e-3)))))
     return {"median": statistics.median(times), "min": min(times), "max": max(times), "iters": len(times)}
