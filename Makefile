@@ -19,7 +19,7 @@ endif
 
 # ---------------------------------------------------------------------------------------------- what the user types
 
-TARGETS := help step list test cuda sanitize calibrate diff format format-check clean ladder bench counts docs plots probe \
+TARGETS := help step list test cuda sanitize calibrate diff format format-check clean ladder bench counts docs plots figures probe \
   exercises exercise check hint solution watch grade test-exercises
 WITH_WORDS := step test diff exercise check hint solution watch test-exercises                                            # `make step 2`: the 2 is not a target
 ifneq ($(filter $(firstword $(MAKECMDGOALS)),$(WITH_WORDS)),)
@@ -270,10 +270,13 @@ bench: $(if $(filter cuda,$(BACKEND)),$(LANDINGS:%=$(DIR)/%.run))
 # The tables between <!-- table:… --> marks in the documents, from docs/data/.
 docs:
 	python3 common/bench/tables.py
-# Pictures into docs/figures/. Debian's matplotlib belongs to /usr/bin/python3, which needn't be the first in PATH.
+# This machine's own pictures, of the last `make ladder`, into build/figures/; `make figures` draws the documents' into
+# docs/figures/. Debian's matplotlib belongs to /usr/bin/python3, which needn't be the first in PATH.
 PLOT_PYTHON = $(shell for p in python3 /usr/bin/python3; do $$p -c 'import matplotlib' 2>/dev/null && echo $$p && exit; done; echo python3)
 plots:
-	$(PLOT_PYTHON) common/bench/plots.py $(PLOTS)
+	$(PLOT_PYTHON) common/bench/plots.py
+figures:
+	$(PLOT_PYTHON) common/bench/plots.py documents $(FIGURES)
 # Into docs/data/, what the pictures and tables need of the CPU back end.
 counts: $(LANDINGS:%=$(EMU)/%.run) $(LANDINGS:%=$(FAST)/%.run)
 	python3 common/bench/counts.py $(EMU) $(FAST) $(LANDINGS)
@@ -333,8 +336,8 @@ Flash Ladder: attention kernels that become fast, one idea a step.
   make clean          remove what was built
 
   make ladder         every step on this machine in one table: times on a GPU, counts without one
+  make plots          draw what make ladder found into build/figures/ladder.svg (needs matplotlib)
   make bench          time every step on this GPU into bench.csv; BENCH="--help" lists what it takes
-  make plots          draw docs/figures/ (needs matplotlib); make docs rewrites the tables of the documents
   make probe          latencies and bandwidths of this GPU's memories
 
   make exercises      broken kernels to repair; make exercise 3x2 begins one, make check judges it
@@ -342,6 +345,7 @@ Flash Ladder: attention kernels that become fast, one idea a step.
 
   make cuda           compile every step with nvcc for sm_75, sm_80 and sm_90a (no GPU needed)
   make sanitize       run every step under compute-sanitizer (needs a GPU)
+  make docs           rewrite the tables of the documents from docs/data/; make figures draws their pictures
   make format         clang-format over every source; make format-check only looks
 
 With a step:

@@ -13,7 +13,7 @@ try:
     import matplotlib.pyplot as plt
     from matplotlib.patches import Rectangle
 except ImportError:
-    sys.exit("make plots draws with matplotlib, and no python3 here has it: ./setup installs it (Debian's python3-matplotlib).")
+    sys.exit("The pictures are drawn with matplotlib, and no python3 here has it: ./setup installs it (Debian's python3-matplotlib).")
 
 GREY = "#808890"
 # Okabe and Ito's colours, those that show on white and on black.

@@ -31,7 +31,7 @@ def arguments(argv):
 
 
 def human_bytes(n):
-    for unit in ("B", "KB", "MB", "GB", "TB"):
+    for unit in ("B", "kB", "MB", "GB", "TB"):
         if n < 1000 or unit == "TB":
             return f"{n:.3g} {unit}"
         n /= 1000

@@ -2,11 +2,11 @@
 """The bytes that steps 00-04 ask global memory for: counted on the CPU back end, and by formula.
 
     python3 common/bench/plot_traffic.py count    builds and runs the steps, writes docs/data/traffic_*.csv (minutes)
-    python3 common/bench/plot_traffic.py plot     draws docs/figures/traffic_*.svg from them (needs matplotlib)
+    python3 common/bench/plot_traffic.py plot     draws build/figures/traffic_*.svg from them (needs matplotlib)
 
 The problem is one head of head_dim 64, not causal, seqlen_q = seqlen_k. count stops when a count differs from the step's
 own formula (model.read_bytes, model.write_bytes of ./run --json); plot, when it differs from the closed forms below,
-which docs/io_complexity.md derives.
+which docs/io_complexity.md derives. `make figures` draws the same pictures into docs/figures/.
 """
 import csv
 import json
@@ -160,7 +160,7 @@ def main():
         write_csv(BY_TILE, [count(step, TILE_SEQLEN, tile) for step in ("03", "04") for tile in TILES])
     elif sys.argv[1:] == ["plot"]:
         for name, draw in FIGURES.items():
-            draw(lambda file: os.path.join(ROOT, "docs/data", file), f"docs/figures/{name}.svg")
+            draw(lambda file: os.path.join(ROOT, "docs/data", file), f"build/figures/{name}.svg")
     else:
         sys.exit(__doc__)
 

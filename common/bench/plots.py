@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""`make plots`: draws the figures into docs/figures/ from what lies in docs/data/; a figure whose data aren't there is
-skipped, and the line says which. Needs matplotlib, and nothing else in the project does.
+"""Draws pictures of measurements and counts. Needs matplotlib, and nothing else in the project does.
 
-    make plots [PLOTS="ladder roofline"]
-
-`make ladder` leaves its figures in build/ladder.json: that ladder, this machine's own, is drawn into build/figures/ladder.svg.
+    make plots                                   this machine's own, into build/figures/, from what `make ladder` left
+                                                 in build/ladder.json: its ladder, and on a GPU its roofs
+    make figures [FIGURES="ladder roofline"]     the documents' pictures in docs/figures/, from docs/data/. A picture
+                                                 whose data aren't there is skipped, and a line says which. matplotlib's
+                                                 versions differ in small things, so git may show changes
 """
 import os
 import sys
@@ -13,17 +14,35 @@ from figure import Missing  # says so when matplotlib isn't there
 import plot_layouts
 import plot_measured
 import plot_traffic
-from data import read_json
 from measure import ROOT
 
 FIGURES = {**plot_measured.FIGURES, **plot_layouts.FIGURES, **plot_traffic.FIGURES}
+BUILD = os.environ.get("FLASH_BUILD", "build")
 
 
 def in_data(name):
     return os.path.join(ROOT, os.environ.get("FLASH_DATA", "docs/data"), name)
 
 
-def main(names):
+def own():
+    ladder = os.path.join(BUILD, "ladder.json")
+    if not os.path.exists(os.path.join(ROOT, ladder)):
+        print(f"make plots draws what make ladder has measured, and there is no {ladder} yet: run make ladder first.", file=sys.stderr)
+        return 2
+    for name in ("ladder", "roofline"):
+        out = os.path.join(BUILD, "figures", name + ".svg")
+        try:
+            FIGURES[name](lambda _: os.path.join(ROOT, ladder), out)
+            print(out)
+        except Missing as missing:
+            if name == "ladder":
+                print(f"{ladder} doesn't have {missing}: run make ladder again, without WATCH=0.", file=sys.stderr)
+                return 2
+            # No roofline: nothing was timed on a GPU.
+    return 0
+
+
+def of_the_documents(names):
     unknown = [n for n in names if n not in FIGURES]
     if unknown:
         print(f"There is no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}.", file=sys.stderr)
@@ -35,11 +54,16 @@ def main(names):
             print(f"{out}")
         except Missing as missing:
             print(f"{out}: skipped, for there is no {missing}")
-    own = read_json(os.path.join(ROOT, "build/ladder.json"))
-    if own and not names:
-        plot_measured.draw_ladder(own, "build/figures/ladder.svg")
-        print("build/figures/ladder.svg: this machine's own, of the last make ladder")
     return 0
+
+
+def main(words):
+    if words[:1] == ["documents"]:
+        return of_the_documents(words[1:])
+    if words:
+        print(__doc__, file=sys.stderr)
+        return 2
+    return own()
 
 
 if __name__ == "__main__":

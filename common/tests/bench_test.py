@@ -175,12 +175,59 @@ class Bench(unittest.TestCase):
         self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
         self.assertIn("matplotlib", done.stderr)
 
-    def test_plots(self):
-        """Every figure of measurements is drawn from what the bench and the ladder write."""
+    def plots(self, *words, **environment):
+        """plots.py, by a python3 that has matplotlib; the test is skipped where there is none."""
         has = lambda p: subprocess.run([p, "-c", "import matplotlib"], stderr=subprocess.DEVNULL).returncode == 0
         python = next((p for p in (sys.executable, "/usr/bin/python3") if os.path.exists(p) and has(p)), None)
         if not python:
             self.skipTest("no matplotlib here")
+        return subprocess.run([python, os.path.join(BENCH, "plots.py"), *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                              env=dict(self.environment, **environment), timeout=120)
+
+    def words_in(self, picture):
+        texts = xml.dom.minidom.parse(picture).getElementsByTagName("text")
+        return " ".join(t.firstChild.data for t in texts if t.firstChild)
+
+    def test_plots_of_this_machine(self):
+        """`make plots` draws the last `make ladder` and leaves the documents' figures alone."""
+        build, figures = os.path.join(self.folder, "own"), os.path.join(self.folder, "figures")
+        os.mkdir(build)
+        environment = {"FLASH_BUILD": build, "FLASH_FIGURES": figures}
+        done = self.plots(**environment)
+        self.assertEqual(done.returncode, 2)
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.assertIn("run make ladder first", done.stderr)
+        ladder = os.path.join(build, "ladder.json")
+        steps = [self.step("00_naive/naive"), self.step("04_flash_v2/flash_v2")]
+        self.assertEqual(self.python("ladder.py", *steps, "--out", ladder).returncode, 0)
+        done = self.plots(**environment)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        drawn = os.path.join(build, "figures")
+        self.assertEqual(sorted(os.listdir(drawn)), ["ladder.svg", "roofline.svg"])
+        for name in os.listdir(drawn):
+            self.assertIn("A Fake GPU", self.words_in(os.path.join(drawn, name)))
+        self.assertFalse(os.path.exists(figures))
+        # Without a GPU there are counts; with WATCH=0 not even these.
+        with open(ladder, encoding="utf-8") as f:
+            kept = json.load(f)
+        for step in kept["steps"]:
+            step.update(time_ms=None, tflops=None)
+        for counts, files, status in (({"global_read_bytes": 3000, "global_write_bytes": 1000}, ["ladder.svg"], 0), (None, [], 2)):
+            with self.subTest(counts):
+                for step in kept["steps"]:
+                    step["counts"] = counts
+                with open(ladder, "w", encoding="utf-8") as f:
+                    json.dump(kept, f)
+                for name in os.listdir(drawn):
+                    os.unlink(os.path.join(drawn, name))
+                done = self.plots(**environment)
+                self.assertEqual(done.returncode, status, done.stderr)
+                self.assertEqual(os.listdir(drawn), files)
+                self.assertEqual(len(done.stderr.splitlines()), 1 if status else 0, done.stderr)
+                self.assertTrue(not files or "4 kB" in self.words_in(os.path.join(drawn, "ladder.svg")))
+
+    def test_figures(self):
+        """Every figure of measurements is drawn from what the bench and the ladder write."""
         data, figures = os.path.join(self.folder, "data"), os.path.join(self.folder, "figures")
         os.mkdir(data)
         fp32, bf16 = [self.step("00_naive/naive"), self.step("04_flash_v2/flash_v2")], [self.step("05_tensor_core/3_pipeline"), self.step("06_backward/2_tensor_core")]
@@ -190,14 +237,12 @@ class Bench(unittest.TestCase):
         done = self.python("ladder.py", *fp32, *bf16, "--out", os.path.join(data, "h200_ladder.json"))
         self.assertEqual(done.returncode, 0, done.stderr)
         wanted = ["ladder", "tflops_fp32", "tflops_bf16", "tflops_backward", "time_by_seqlen", "roofline"]
-        done = subprocess.run([python, os.path.join(BENCH, "plots.py"), *wanted, "memory"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                              env=dict(self.environment, FLASH_DATA=data, FLASH_FIGURES=figures), timeout=120)
+        done = self.plots("documents", *wanted, "memory", FLASH_DATA=data, FLASH_FIGURES=figures)
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("memory.svg: skipped, for there is no docs/data/memory.csv (make counts)", done.stdout)
         self.assertEqual(sorted(os.listdir(figures)), sorted(f"{name}.svg" for name in wanted))
         for name in wanted:
-            picture = xml.dom.minidom.parse(os.path.join(figures, name + ".svg"))
-            words = " ".join(t.firstChild.data for t in picture.getElementsByTagName("text") if t.firstChild)
+            words = self.words_in(os.path.join(figures, name + ".svg"))
             self.assertIn("A Fake GPU", words)
             self.assertIn("make ", words)
 
