@@ -202,8 +202,11 @@ void print_report(std::ostream& out, const Report& report) {
                       ""});
   }
   print_table(out, global);
-  out << "\n";
-  if (shared.size() > 1) print_table(out, shared);
+  if (shared.size() > 1) {
+    out << "\n";
+    print_table(out, shared);
+  }
+  bool is_first = true;
   for (const KernelReport& kernel : report.kernels) {
     const Counts& c = kernel.total;
     std::string text;
@@ -216,9 +219,10 @@ void print_report(std::ostream& out, const Report& report) {
     add(c.mmas, "mma");
     add(c.ldmatrixes, "ldmatrix");
     add(c.async_copies, "cp.async");
-    if (!text.empty()) out << "\n  " << kernel.name << ": " << text;
+    if (text.empty()) continue;
+    out << (is_first ? "\n  " : "  ") << kernel.name << ": " << text << "\n";
+    is_first = false;
   }
-  out << "\n";
   for (const KernelReport& kernel : report.kernels) print_lines(out, kernel);
   for (const KernelReport& kernel : report.kernels) {
     const auto guess = [](const LineCounts& l) { return !l.exact; };
