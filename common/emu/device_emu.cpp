@@ -183,5 +183,14 @@ std::vector<const Allocation*> all_allocations() {
   return all;
 }
 
+std::string null_pointer_text(const void* address) {
+  constexpr int64_t kNear = 64 << 20;  // a kernel adds a head's or a row's offset before it reads
+  const int64_t offset = reinterpret_cast<intptr_t>(address);
+  if (offset <= -kNear || offset >= kNear) return "";
+  if (offset == 0) return "a null pointer";
+  return "a null pointer " + std::string(offset < 0 ? "minus " : "plus ") + std::to_string(std::abs(offset)) +
+         (std::abs(offset) == 1 ? " byte" : " bytes");
+}
+
 }  // namespace emu
 }  // namespace flash

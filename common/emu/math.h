@@ -1,9 +1,11 @@
 // CUDA's device maths for kernels on the CPU back end. The approximate functions (__expf, __fdividef, ...) are the exact
 // ones here: a kernel's error on a GPU can be a little larger. Calls of exp are counted in the watched build.
+// Not those of std::exp, which <cmath> owns.
 // fmaf is a call into libm on a CPU without the instruction: kernels that accumulate write sum += a * b.
 #pragma once
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "common/emu/vector_types.h"
 
@@ -24,6 +26,14 @@ EMU_INLINE float counted_exp2f(float x, const char* file = __builtin_FILE(), int
   if (FLASH_WATCH) count_exp(file, line);
   return ::exp2f(x);
 }
+EMU_INLINE double counted_exp(double x, const char* file, int line) {
+  if (FLASH_WATCH) count_exp(file, line);
+  return ::exp(x);
+}
+EMU_INLINE double counted_exp2(double x, const char* file, int line) {
+  if (FLASH_WATCH) count_exp(file, line);
+  return ::exp2(x);
+}
 EMU_INLINE float inline_fmaxf(float a, float b) { return a > b || b != b ? a : b; }
 EMU_INLINE float inline_fminf(float a, float b) { return a < b || b != b ? a : b; }
 
@@ -43,6 +53,26 @@ EMU_INLINE To same_bits(From from) {
 #define fmaxf(a, b) flash::emu::inline_fmaxf(a, b)
 #define fminf(a, b) flash::emu::inline_fminf(a, b)
 #define __expf(x) flash::emu::counted_expf(x)
+
+// exp and exp2 of any number, as CUDA has them: float for a float, else double. No macros, for headers that are included
+// later say std::exp. In the unnamed namespace, where kernels stand as well, these hide the C library's; they are
+// templates so that elsewhere a call with a double is not ambiguous (but goes to the library, and isn't counted).
+namespace {
+template <class T, class = std::enable_if_t<std::is_arithmetic_v<T>>>
+EMU_INLINE auto exp(T x, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  if constexpr (std::is_same_v<T, float>)
+    return flash::emu::counted_expf(x, file, line);
+  else
+    return flash::emu::counted_exp(double(x), file, line);
+}
+template <class T, class = std::enable_if_t<std::is_arithmetic_v<T>>>
+EMU_INLINE auto exp2(T x, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  if constexpr (std::is_same_v<T, float>)
+    return flash::emu::counted_exp2f(x, file, line);
+  else
+    return flash::emu::counted_exp2(double(x), file, line);
+}
+}  // namespace
 
 EMU_INLINE float __exp10f(float x) { return ::powf(10.0f, x); }
 EMU_INLINE float __logf(float x) { return ::logf(x); }

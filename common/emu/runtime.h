@@ -126,6 +126,8 @@ const Allocation* find_allocation(const void* address);
 // reports of accesses out of bounds. nullptr: none.
 const Allocation* nearest_allocation(const void* address, size_t distance);
 std::vector<const Allocation*> all_allocations();  // by address
+// "a null pointer", "a null pointer plus 400 bytes": what an address near 0 must have been. "" for any other.
+std::string null_pointer_text(const void* address);
 
 // ---- what a warp executes together ------------------------------------------------------------------------------
 

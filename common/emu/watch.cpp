@@ -265,8 +265,8 @@ Region* MemoryWatcher::find_region(uintptr_t at, unsigned bytes, bool is_write, 
   for (Region* region : regions_) {
     const uintptr_t offset = at - region->base;
     if (offset < region->bytes && bytes <= region->bytes - offset) return region;
-    const size_t past = at + bytes > region->base + region->bytes ? at - std::min(at, region->base + region->bytes) : 0;
-    const size_t before = region->base > at ? region->base - at : 0;
+    const uintptr_t end = region->base + region->bytes;
+    const size_t past = at > end ? at - end : 0, before = region->base > at ? region->base - at : 0;
     if (std::max(past, before) < distance) nearest = region, distance = std::max(past, before);
   }
   const uintptr_t pc = reinterpret_cast<uintptr_t>(place.pc);
@@ -281,7 +281,8 @@ Region* MemoryWatcher::find_region(uintptr_t at, unsigned bytes, bool is_write, 
   const std::string what = is_write ? "writes " : "reads ";
   FaultRecord* record = new_fault("out-of-bounds", nearest, site_number(place), 0);
   if (record) {
-    std::string where = "at an address in no allocation";
+    const std::string null_pointer = null_pointer_text(reinterpret_cast<const void*>(at));
+    std::string where = "at " + (null_pointer.empty() ? "an address in no allocation" : null_pointer);
     if (nearest) {
       where = "at byte " + std::to_string(int64_t(at - nearest->base)) + " of " + nearest->name + ", which has " +
               plural(nearest->bytes, "byte");
@@ -426,21 +427,22 @@ void MemoryWatcher::allocation_written(const Allocation& allocation) {
 // ---- faults ---------------------------------------------------------------------------------------------------------
 
 MemoryWatcher::FaultRecord* MemoryWatcher::new_fault(const char* kind, const Region* region, uint32_t here,
-                                                     uint32_t other) {
+                                                     uint32_t other, int distance) {
   // The same two places in either order are one fault.
   const uint64_t key =
       ((uint64_t(std::min(here, other)) << kSiteBits | std::max(here, other)) << 8 | uint8_t(kind[0])) *
           0x9e3779b97f4a7c15u ^
       (region ? region->base : 0) ^ reinterpret_cast<uintptr_t>(kernel_);
   const auto [at, is_new] = fault_index_.try_emplace(key, faults_.size());
-  if (!is_new) {
+  if (is_new)
+    faults_.push_back(std::make_unique<FaultRecord>());
+  else
     ++faults_[at->second]->fault.times;
-    return nullptr;
-  }
-  faults_.push_back(std::make_unique<FaultRecord>());
-  FaultRecord& record = *faults_.back();
+  FaultRecord& record = *faults_[at->second];
+  if (!is_new && distance <= record.distance) return nullptr;
   record.here = here;
   record.other = other;
+  record.distance = distance;
   record.region = region;
   record.fault.kind = kind;
   record.fault.kernel = kernel_ ? kernel_->totals.name : "";
@@ -473,10 +475,10 @@ void MemoryWatcher::report_unwritten(Region& region, size_t cell, Who who) {
 void MemoryWatcher::report_race(Region& region, size_t cell, Who who, bool is_write, Access past, bool past_is_write) {
   const Pause pause(*this);
   const bool is_async = (who | past.who) & kAsync;
-  FaultRecord* record = new_fault(is_async ? "async-copy" : "race", &region, site_of(who), site_of(past.who));
+  const int distance = clock_.distance(past, floor_of(region));
+  FaultRecord* record = new_fault(is_async ? "async-copy" : "race", &region, site_of(who), site_of(past.who), distance);
   if (!record) return;
-  const bool other_block = past.time <= clock_.block;
-  const bool same_warp = !other_block && (past.who & kThreadMask) / kLanes == clock_.me / kLanes;
+  const bool other_block = distance == 3, same_warp = distance == 1;
   auto verb = [](bool write, Who w, const char* writes, const char* reads, const char* updates, const char* copies) {
     return std::string(w & kAtomic ? updates : w & kAsync ? copies : write ? writes : reads);
   };
@@ -603,6 +605,7 @@ Report MemoryWatcher::report() const {
     }
   }
   std::map<std::tuple<std::string, std::string, std::string, std::string, std::string>, size_t> known;
+  std::vector<int> distances;  // of the threads that the report's faults name
   for (const std::unique_ptr<FaultRecord>& record : faults_) {
     Fault fault = record->fault;
     if (fault.kind == "uninitialised" && racing.count({record->region, record->here})) continue;
@@ -614,15 +617,21 @@ Report MemoryWatcher::report() const {
     const auto [at, is_new] = known.try_emplace(
         std::make_tuple(fault.kind, fault.kernel, fault.array, std::min(here, other), std::max(here, other)),
         report.faults.size());
-    if (!is_new) {  // an unrolled loop: many instructions of one line
-      report.faults[at->second].times += fault.times;
-      continue;
+    if (is_new) {
+      report.faults.emplace_back();
+      distances.push_back(-1);
+    } else {  // an unrolled loop: many instructions of one line
+      fault.times += report.faults[at->second].times;
     }
-    fault.message = message_of(*record);
-    if (!fault.kernel.empty() && fault.message.find(fault.kernel) == std::string::npos) {
-      fault.message = fault.kernel + ": " + fault.message;
+    if (record->distance > distances[at->second]) {
+      fault.message = message_of(*record);
+      if (!fault.kernel.empty() && fault.message.find(fault.kernel) == std::string::npos) {
+        fault.message = fault.kernel + ": " + fault.message;
+      }
+      distances[at->second] = record->distance;
+      report.faults[at->second] = fault;
     }
-    report.faults.push_back(fault);
+    report.faults[at->second].times = fault.times;
   }
   return report;
 }

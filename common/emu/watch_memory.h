@@ -97,6 +97,7 @@ class MemoryWatcher final : public Watcher {
   struct FaultRecord {
     Fault fault;                   // message: "@1" and "@2" stand for the two places
     uint32_t here = 0, other = 0;  // sites
+    int distance = 0;              // of a race's two threads: Clock::distance()
     const Region* region = nullptr;
   };
   class Pause;
@@ -158,10 +159,10 @@ class MemoryWatcher final : public Watcher {
     if (!region.is_shared && cell.write.time <= floor) {
       kernel_->totals.distinct_write_bytes += size_t(1) << region.shift;
     }
-    if (clock_.unordered(cell.read, floor))
-      report_race(region, index, who, true, cell.read, false);
-    else if (clock_.unordered(cell.other_read, floor))
-      report_race(region, index, who, true, cell.other_read, false);
+    if (clock_.unordered(cell.read, floor) || clock_.unordered(cell.other_read, floor)) {
+      const bool other_is_farther = clock_.distance(cell.other_read, floor) > clock_.distance(cell.read, floor);
+      report_race(region, index, who, true, other_is_farther ? cell.other_read : cell.read, false);
+    }
     // A thread's plain write followed by its own atomic: the write stays on record, for others' atomics race with it.
     if ((who & kAtomic) && cell.write.time == clock_.now && ((cell.write.who ^ who) & kThreadMask) == 0 &&
         !(cell.write.who & (kAtomic | kPending)))
@@ -173,8 +174,9 @@ class MemoryWatcher final : public Watcher {
   void report_unwritten(Region&, size_t cell, Who);
   void report_race(Region&, size_t cell, Who, bool is_write, Access past, bool past_is_write);
   void report_pending(Region&, size_t cell, Who, bool is_write, Access past);
-  // False where this pair of places was reported before (and is now counted once more).
-  FaultRecord* new_fault(const char* kind, const Region*, uint32_t here, uint32_t other);
+  // Null where this pair of places was reported before (and is now counted once more). But of a race's many pairs of
+  // threads the farthest is told: what orders two warps orders the lanes of one as well, and not the other way round.
+  FaultRecord* new_fault(const char* kind, const Region*, uint32_t here, uint32_t other, int distance = 0);
   std::string message_of(const FaultRecord&) const;
   std::string thread_and_block() const;
   std::string past_thread(Access past) const;

@@ -486,7 +486,7 @@ std::string Worker::describe_address(const void* address) const {
     return ": " + std::to_string(p - block_.dynamic_end) + " bytes past the end of the dynamic shared memory (" +
            std::to_string(launch_->dynamic_shared_bytes) + " bytes)";
   }
-  if (p < reinterpret_cast<const unsigned char*>(4096)) return ": a null pointer";
+  if (const std::string text = null_pointer_text(p); !text.empty()) return ": " + text;
   const Allocation* const near = nearest_allocation(p, 1 << 20);
   if (near == nullptr) return "";
   const bool behind = p >= near->base + near->bytes;

@@ -334,6 +334,7 @@ TEST_CASE("a fault in a kernel is an error, and the next launch works") {
   launch(deep_kernel, 1, 4, 0, nullptr, pointer<int>(values), 50);
 #if !FLASH_WATCH  // the watcher sees these coming, and has tests of its own
   check_contains(write_at(nullptr, 0), {": misaligned or invalid address 0x0 in write_at_kernel: a null pointer"});
+  check_contains(write_at(nullptr, 1000), {": misaligned or invalid address 0x", "a null pointer plus 4"});
   DeviceBuffer small("small", 400);
   check_contains(write_at(pointer<float>(small), 128),
                  {": misaligned or invalid address 0x", "112 bytes past the end of small (400 bytes)"});

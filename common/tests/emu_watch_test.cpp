@@ -1,9 +1,12 @@
 // The watcher against kernels whose counts and faults are known (watch_kernels.cu).
 #include "common/tests/catch.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <set>
 #include <sstream>
+#include <type_traits>
+#include <vector>
 
 #include "common/cuda.cuh"
 #include "common/device.h"
@@ -82,6 +85,47 @@ void run(bool faulty) {
   const flash::DeviceBuffer out("out", kWarpSize * sizeof(float));
   launch(faulty ? kFaulty : kCorrect, 1, kWarpSize, 0, nullptr, static_cast<float*>(out.data()));
   flash::synchronize();
+}
+
+template <bool kWrites>
+__global__ void through_a_pointer(float* p, long offset) {
+  if (kWrites)
+    p[offset] = 1.0f;
+  else if (p[offset] > 0.0f)
+    __syncwarp();
+}
+
+std::string message_of_access(bool writes, float* p, long offset) {
+  flash::emu::reset_report();
+  try {
+    launch(writes ? through_a_pointer<true> : through_a_pointer<false>, 1, 1, 0, nullptr, p, offset);
+  } catch (const flash::Error&) {
+  }
+  const Report report = flash::emu::take_report();
+  REQUIRE(report.faults.size() == 1);
+  CHECK(report.faults[0].kind == "out-of-bounds");
+  return report.faults[0].message;
+}
+
+// Every thread reads the word; then one of the second warp, which knows by a shuffle alone that its warp has read,
+// overwrites it. The last reader shares its warp.
+__global__ void overwritten(float* out) {
+  __shared__ float word;
+  if (threadIdx.x == 0) word = 0.0f;
+  __syncthreads();
+  out[threadIdx.x] = word + __shfl_xor_sync(0xffffffffu, 1.0f, 1);
+  if (threadIdx.x == 40) word = 1.0f;
+}
+
+// Each name and type once.
+__global__ void exponentials(float* out) {
+  const int t = threadIdx.x;
+  const double x = out[t];
+  out[t] = expf(out[t]) + exp2f(out[t]) + __expf(out[t]);
+  out[t] += exp(out[t]) + exp2(out[t]);
+  out[t] += float(exp(x) + exp2(x) + exp(t) + exp2(t));
+  static_assert(std::is_same_v<decltype(exp(1.0f)), float> && std::is_same_v<decltype(exp2(1.0f)), float>);
+  static_assert(std::is_same_v<decltype(exp(1.0)), double> && std::is_same_v<decltype(exp2(1)), double>);
 }
 
 // One race on `array`, in every schedule; and none in the correct twin.
@@ -168,6 +212,46 @@ TEST_CASE("a missing __syncwarp is told as such, threads and blocks by their num
       CHECK_THAT(report_of(c.run, true).faults.at(0).message, ContainsSubstring("any order"));
     }
   }
+}
+
+TEST_CASE("of a race's pairs one from two warps is named, where there is one: a __syncwarp would not do") {
+  const auto& cases = fault_cases();
+  const auto barrier_too_early =
+      std::find_if(cases.begin(), cases.end(), [](const FaultCase& c) { return c.name == "barrier_too_early"; });
+  REQUIRE(barrier_too_early != cases.end());
+  for (int seed = 0; seed <= 20; ++seed) {
+    const Schedule schedule(seed);
+    INFO("EMU_SEED=" << seed);
+    const Report report = report_of(barrier_too_early->run, true);
+    REQUIRE(report.faults.size() == 1);
+    CHECK_THAT(report.faults[0].message, ContainsSubstring("No __syncthreads()") && !ContainsSubstring("__syncwarp()"));
+    CHECK(report.faults[0].times > 1);
+
+    flash::emu::reset_report();
+    const flash::DeviceBuffer out("out", 2 * kWarpSize * sizeof(float));
+    launch(overwritten, 1, 2 * kWarpSize, 0, nullptr, static_cast<float*>(out.data()));
+    CHECK_THAT(flash::emu::take_report().faults.at(0).message, ContainsSubstring("No __syncthreads()"));
+  }
+}
+
+TEST_CASE("a null pointer is called by its name") {
+  CHECK_THAT(message_of_access(false, nullptr, 0),
+             ContainsSubstring("reads 4 bytes at a null pointer, in thread (0,0,0) of block (0,0,0)."));
+  CHECK_THAT(message_of_access(true, nullptr, 0), ContainsSubstring("writes 4 bytes at a null pointer, in thread"));
+  CHECK_THAT(message_of_access(false, nullptr, 1 << 20), ContainsSubstring("at a null pointer plus 4194304 bytes,"));
+  CHECK_THAT(message_of_access(false, nullptr, -1), ContainsSubstring("at a null pointer minus 4 bytes,"));
+  const flash::DeviceBuffer out("out", 4);
+  CHECK_THAT(message_of_access(false, static_cast<float*>(out.data()), 1L << 40),
+             ContainsSubstring("at an address in no allocation"));
+}
+
+TEST_CASE("exponentials of every name and type are counted") {
+  const Counts c = counts_of([] {
+    flash::DeviceBuffer out("out", kWarpSize * sizeof(float));
+    out.copy_from_host(std::vector<float>(kWarpSize, 0.5f).data());
+    launch(exponentials, 1, kWarpSize, 0, nullptr, static_cast<float*>(out.data()));
+  });
+  CHECK(c.exps == 9 * kWarpSize);
 }
 
 TEST_CASE("bank conflicts of reads and writes") {
@@ -303,6 +387,17 @@ TEST_CASE("a line that lanes ran different numbers of times is marked") {
   std::ostringstream text;
   flash::emu::print_report(text, report);
   CHECK_THAT(text.str(), ContainsSubstring("≈"));
+}
+
+TEST_CASE("of a kernel without shared memory the report says nothing of shared memory") {
+  flash::emu::reset_report();
+  run_divergent_loop();
+  std::ostringstream text;
+  flash::emu::print_report(text, flash::emu::take_report());
+  CHECK_THAT(text.str(), !ContainsSubstring("shared memory") && !ContainsSubstring("\n\n\n"));
+  run_ldmatrix(16);
+  flash::emu::print_report(text, flash::emu::take_report());
+  CHECK_THAT(text.str(), ContainsSubstring("\n\n  shared memory"));
 }
 
 TEST_CASE("ldmatrix: eight rows of 16 bytes a wavefront") {
