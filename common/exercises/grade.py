@@ -2,8 +2,9 @@
 """`make grade SUBMISSIONS=dir`: for an instructor. dir/STUDENT/ holds a student's work files (3x2_NAME.cu, as in work/).
 
 Each file is built in its step's place and run as a process of its own, under a time and a memory limit, on inputs that
-this program draws anew (lengths and seeds that no test uses); what it writes is compared here with what the ladder's own
-kernel writes. Nothing else of a submission is taken or run. It is no sandbox: a kernel file is C++ that runs as you do.
+this program draws anew (lengths and seeds that no test uses). ./run's own checker judges it (O and LSE, or the gradients),
+and what it writes is compared here with what the ladder's own kernel writes. Nothing else of a submission is taken or run.
+It is no sandbox: a kernel file is C++ that runs as you do.
 """
 import array
 import json
@@ -110,11 +111,22 @@ def write_inputs(rng, p, folder):
     return files
 
 
+def what_is_wrong(result):
+    """-> what ./run says of its accesses and its result, in a sentence; None: they are right"""
+    if result.get("faults"):
+        return result["faults"][0]["message"].splitlines()[0]
+    check = result["check"]
+    if check["verdict"] == "pass":
+        return None
+    lines = check["message"].splitlines() or [""]  # one a tensor, and more
+    return next((line for line in lines if " is wrong: " in line), lines[0])
+
+
 def run_on(program, p, inputs, folder, limited):
-    """-> (output values, JSON) or a sentence"""
+    """-> output values, or a sentence"""
     outputs = [os.path.join(folder, n + ".npy") for n in (("dq", "dk", "dv") if p["backward"] else ("o",))]
     report = os.path.join(folder, "run.json")
-    command = [program, "--input", ",".join(inputs), "--output", ",".join(outputs), "--no-check", "--json", report]
+    command = [program, "--input", ",".join(inputs), "--output", ",".join(outputs), "--json", report]
     command += ["--dtype", p["dtype"]] + (["--causal"] if p["causal"] else [])
 
     def limit():
@@ -134,11 +146,9 @@ def run_on(program, p, inputs, folder, limited):
         with open(report, encoding="utf-8") as f:
             result = json.load(f)
         values = [x for path in outputs for x in read_npy(path, p["dtype"])]
-    except (OSError, ValueError) as error:
+        return what_is_wrong(result) or values
+    except (OSError, ValueError, KeyError) as error:
         return f"left no readable result: {error}"
-    if result.get("faults"):
-        return result["faults"][0]["message"].splitlines()[0]
-    return values, result
 
 
 def difference(got, expected):
@@ -211,7 +221,7 @@ def grade_file(path, exercise, ladder, rng):
             shape += f" d {p['head_dim']}" + (" causal" if p["causal"] else "") + (f" {kind}" if kind in ("negative", "large") else "")
             if isinstance(got, str):
                 return 0, f"{shape}: {got.replace(folder + '/', '')}"
-            error = difference(got[0], expected[0])
+            error = difference(got, expected)
             if not error <= (1e-4 if p["dtype"] == "fp32" else 2e-2):
                 return 0, f"{shape}: relative error {error:.2g}"
         if exercise.count:

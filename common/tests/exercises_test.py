@@ -112,6 +112,33 @@ class Classroom(unittest.TestCase):
         self.assertEqual(status, 0, text)
 
 
+class Grade(unittest.TestCase):
+    def grade(self, folder, text):
+        exercise = patches.find_exercise("one_barrier", patches.all_exercises())
+        path = os.path.join(folder, os.path.basename(exercise.work_file))
+        with open(path, "w", encoding="utf-8") as f:
+            f.write(text)
+        return grade.grade_file(path, exercise, grade.Ladder(), random.Random(1)), exercise.points
+
+    def test_a_wrong_lse_beside_a_right_o_gets_no_points(self):
+        text = read(os.path.join(ROOT, "01_fused_softmax/fused_softmax.cu"))
+        broken = text.replace("softmax_lse[row] = m + logf(l)", "softmax_lse[row] = m + log2f(l)")
+        self.assertNotEqual(broken, text)
+        with tempfile.TemporaryDirectory() as folder:
+            (points, seen), of = self.grade(folder, text)
+            self.assertEqual((points, seen), (of, "right"))
+            (points, seen), of = self.grade(folder, broken)
+            self.assertEqual(points, 0)
+            self.assertIn("LSE is wrong", seen)
+
+    def test_what_the_checker_says_is_told_in_a_sentence(self):
+        fault = {"faults": [{"message": "race: a\nb"}], "check": {"verdict": "pass", "message": ""}}
+        wrong = {"check": {"verdict": "fail", "message": "O is right: ...\nLSE is wrong: 3 of 4\n  first: ..."}}
+        skip = {"check": {"verdict": "skip", "message": "O can't be checked"}}
+        said = [grade.what_is_wrong(r) for r in (fault, wrong, skip, {"check": {"verdict": "pass", "message": "fine"}})]
+        self.assertEqual(said, ["race: a", "LSE is wrong: 3 of 4", "O can't be checked", None])
+
+
 class Points(unittest.TestCase):
     def test_a_count_slides_between_the_ladders_and_the_broken_kernels(self):
         points = lambda count: grade.points_for_count(count, 100, 205, 4)
