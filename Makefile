@@ -24,11 +24,16 @@ TARGETS := help step list test cuda sanitize calibrate diff format format-check 
 WITH_WORDS := step test diff exercise check hint solution watch test-exercises                                            # `make step 2`: the 2 is not a target
 ifneq ($(filter $(firstword $(MAKECMDGOALS)),$(WITH_WORDS)),)
   WORDS := $(filter-out $(TARGETS),$(wordlist 2,99,$(MAKECMDGOALS)))
-  $(if $(WORDS),$(eval .PHONY: $(WORDS))$(eval $(WORDS):;@:))
 endif
 ifdef N
   WORDS := $(N)
 endif
+# Only letters, digits and a few marks become targets or reach a shell: of anything else a part might be run.
+NAME_CHARACTERS := a b c d e f g h i j k l m n o p q r s t u v w x y z A B C D E F G H I J K L M N O P Q R S T U V W X Y Z \
+  0 1 2 3 4 5 6 7 8 9 . _ - /
+without = $(if $2,$(call without,$(subst $(firstword $2),,$1),$(wordlist 2,99,$2)),$1)
+STRANGE := $(strip $(foreach w,$(WORDS),$(if $(call without,$w,$(NAME_CHARACTERS)),$w)))
+$(if $(STRANGE),,$(if $(WORDS),$(eval .PHONY: $(WORDS))$(eval $(WORDS):;@:)))
 WATCH ?= 1
 TILE ?=
 
@@ -197,6 +202,7 @@ tile_is_sound = $(shell echo '$(TILE)' | grep -Ex '[1-9][0-9]*x[1-9][0-9]*')
 
 # What is wrong with the command, in a sentence; empty if nothing is.
 MISTAKE = $(or \
+  $(if $(STRANGE),There is no $(if $(filter step test diff,$(MAKECMDGOALS)),step,exercise) '$(WORDS)'.), \
   $(if $(WORDS),,$(if $(filter step diff,$(MAKECMDGOALS)),Which step? Name it by its number or its name: make $(firstword $(MAKECMDGOALS)) 2)), \
   $(if $(word 2,$(WORDS)),$(if $(filter diff,$(MAKECMDGOALS)),,One step at a time: '$(WORDS)' names more.)), \
   $(strip $(foreach w,$(WORDS),$(if $(call find_step,$w),,There is no step '$w'.))), \
@@ -208,12 +214,15 @@ MISTAKE = $(or \
   $(if $(TILE),$(if $(filter step,$(MAKECMDGOALS)),$(if $(shell grep -l TILE_M $(STEP).cu),,$(STEP) has no tile size to set.))))
 , := ,
 
-ifneq ($(filter step test diff,$(MAKECMDGOALS)),)
+ifneq ($(filter step test diff,$(MAKECMDGOALS))$(STRANGE),)
 ifneq ($(MISTAKE),)
-step test diff:
-	echo "$(MISTAKE)" >&2
-	$(if $(STEP),,{ echo 'The steps are'; $(STEP_LIST) } >&2)
+export SENTENCE := $(MISTAKE)
+$(if $(STRANGE),$(WITH_WORDS),step test diff):
+	printf '%s\n' "$$SENTENCE" >&2
+	$(if $(or $(STEP),$(filter-out step test diff,$@)),,{ echo 'The steps are'; $(STEP_LIST) } >&2)
 	exit 2
+.DEFAULT:
+	:
 WRONG := yes
 endif
 endif
@@ -288,14 +297,16 @@ probe: $(if $(filter cuda,$(BACKEND)),$(CUDA)/common/bench/memory_probe.o)
 EXERCISE = FORCE="$(FORCE)" python3 common/exercises/exercise.py
 exercises:
 	$(EXERCISE) list
+grade:
+	python3 common/exercises/grade.py $(SUBMISSIONS)
+ifndef WRONG
 exercise:
 	$(EXERCISE) begin $(WORDS)
 check hint solution watch:
 	$(EXERCISE) $@ $(WORDS)
-grade:
-	python3 common/exercises/grade.py $(SUBMISSIONS)
 test-exercises:
 	python3 common/exercises/verify.py $(WORDS)
+endif
 
 # A student's file SOURCE in the place of LANDING's kernel: $(OUT)/watched.run, watched.test, fast.run, fast.test.
 ifdef SOURCE

@@ -390,6 +390,19 @@ class Make(unittest.TestCase):
                 self.assertIn(sentence, result.stderr)
         self.assertIn("make step 2 ", make("step", "99").stderr)
 
+    def test_a_strange_word_is_named_and_no_part_of_it_is_run(self):
+        with tempfile.TemporaryDirectory() as folder:
+            mark = os.path.join(folder, "mark")
+            for word in ("a;b", f"2;touch {mark}", f"`touch {mark}`", f"$(touch {mark})", f"$(shell touch {mark})",
+                         f"a'; touch {mark}; '", f'a"; touch {mark}; "', "a:b", "a#b", "%", "*", "\\n", "a\\"):
+                for first, what in (("step", "step"), ("test", "step"), ("exercise", "exercise"), ("check", "exercise")):
+                    with self.subTest(f"make {first} '{word}'"):
+                        result = make(first, word)
+                        self.assertEqual(result.returncode, 2)
+                        self.assertEqual(result.stderr.splitlines()[0], f"There is no {what} '{word}'.")
+                        self.assertNotIn("No rule", result.stderr)
+                        self.assertEqual(os.listdir(folder), [])
+
     def test_help(self):
         result = make()
         self.assertEqual(result.returncode, 0)
