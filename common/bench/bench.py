@@ -10,10 +10,10 @@ The files in docs/data/ were made by these commands (docs/performance.md says ho
 
 The problem is --tokens queries of --hidden columns (batch = tokens / seqlen, heads = hidden / head_dim) unless --batch
 and --heads say otherwise. A repetition goes round all shapes, and for each shape round all steps, so that a drift of the
-clock shows in every step alike. In a step's first repetition its result is checked; a kernel that is wrong is recorded as
-incorrect and not timed. How often a step is called follows from how long its last, shorter problem took; where one call
-would take longer than --call-ms it isn't made. With --peers PyTorch's attention is timed by turns with the steps
-(common/bench/peers.py; needs PyTorch). A row's ms is the median over its calls.
+clock shows in every step alike. In a step's first repetition its result is checked (verdict pass; its later rows say again);
+a kernel that is wrong is recorded as incorrect and not timed. How often a step is called follows from how long its last,
+shorter problem took; where one call would take longer than --call-ms it isn't made. With --peers PyTorch's attention is
+timed by turns with the steps (common/bench/peers.py; needs PyTorch). A row's ms is the median over its calls.
 """
 import argparse
 import csv
@@ -77,6 +77,11 @@ def shapes_of(a):
             for d in a.headdims for c in a.causal for n in a.seqlens]
 
 
+def short(x):
+    """Six significant digits: more than a clock gives."""
+    return f"{x:.6g}" if x else ""
+
+
 def row_of(impl, report, shape, rep, dtype=""):
     batch, heads, seqlen, head_dim, causal = shape
     time_ms, verdict = report.get("time_ms") or {}, verdict_of(report)
@@ -85,8 +90,8 @@ def row_of(impl, report, shape, rep, dtype=""):
         "impl": impl, "direction": report.get("direction", ""), "dtype": report.get("problem", {}).get("dtype", dtype),
         "batch": batch, "heads": heads, "kv_heads": heads, "seqlen": seqlen, "head_dim": head_dim, "causal": causal,
         "rep": rep, "verdict": {"fail": "incorrect"}.get(verdict, verdict),
-        "ms": time_ms.get("median", ""), "ms_min": time_ms.get("min", ""), "ms_max": time_ms.get("max", ""),
-        "iters": time_ms.get("iters", ""), "tflops": report.get("tflops") or "" if time_ms else "",
+        "ms": short(time_ms.get("median")), "ms_min": short(time_ms.get("min")), "ms_max": short(time_ms.get("max")),
+        "iters": time_ms.get("iters", ""), "tflops": short(report.get("tflops")) if time_ms else "",
         "of_roof": f"{least / time_ms['median']:.4f}" if least and time_ms else "",
         "note": "" if time_ms else message_of(report),
     }
@@ -118,7 +123,10 @@ class Steps:
             return {"check": {"verdict": "too slow", "message": f"not run: a call would take about {expected:.0f} ms"}}
         iters = min(MOST_ITERS, max(3, int(a.cell_ms / expected))) if expected else FIRST_ITERS
         options = problem_options(*shape, dtype=a.dtype) + ["--iters", str(iters)]
-        report = run_json(program, options + (["--no-check"] if self.settled.get(seen) else []))
+        checked = bool(self.settled.get(seen))
+        report = run_json(program, options + (["--no-check"] if checked else []))
+        if checked and report.get("time_ms"):
+            report["check"]["verdict"] = "again"
         self.settled[seen] = bool(report.get("time_ms"))
         if self.settled[seen]:
             report["time_ms"]["iters"] = iters

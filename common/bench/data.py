@@ -25,7 +25,7 @@ class Bench:
 
     def __init__(self, path):
         self.rows = read_csv(path)
-        self.cells, self.notes = {}, {}
+        self.cells, self.notes = {}, {}  # self.repetitions: how many rows the cells are medians of
         repetitions = {}
         for r in self.rows:
             key = (r["impl"], r["direction"], int(r["seqlen"]), int(r["head_dim"]), int(r["causal"]))
@@ -33,6 +33,7 @@ class Bench:
                 repetitions.setdefault(key, []).append(r)
             else:  # a skip may come from a program that never said its direction
                 self.notes[key[:1] + key[2:]] = r["verdict"]
+        self.repetitions = sorted({len(same) for same in repetitions.values()})
         for key, same in repetitions.items():
             self.cells[key] = {name: statistics.median(float(r[name]) for r in same) for name in ("ms", "tflops")}
 
@@ -60,7 +61,10 @@ class Bench:
     def source(self):
         """What the figures must be quoted with: GPU, driver, toolkit, commit and date, and the command (commands, when
         rows were appended)."""
-        return "; ".join(dict.fromkeys(map(where_and_when, self.rows))), "` and `".join(self.values("command"))
+        where = "; ".join(dict.fromkeys(map(where_and_when, self.rows)))
+        least, most = self.repetitions[0], self.repetitions[-1]
+        times = "one repetition" if most == 1 else f"medians of {most if least == most else f'{least} to {most}'} repetitions"
+        return f"{where}, {times}", "` and `".join(self.values("command"))
 
 
 def where_and_when(d):

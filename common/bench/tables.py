@@ -7,7 +7,7 @@ import os
 import re
 import sys
 
-from data import Bench, read_json, where_and_when
+from data import Bench, read_csv, read_json, where_and_when
 from ladder import climb, emu_rows, is_backward, markdown, ratio, share_of_roof
 from measure import ROOT, number_of
 
@@ -97,6 +97,33 @@ def by_seqlen(bench, impls, direction, dtype, column, compare=None):
     return "\n\n".join(parts) + "\n\n" + caption(*bench.source()) if parts else None
 
 
+def side_by_side(bench, impls, direction):
+    """TFLOP/s: a row a head_dim, mask and implementation, a column a seqlen; the last of `impls` against the first."""
+    seqlens = bench.seqlens(impls)
+    rows = []
+    for d in bench.headdims():
+        for causal in (0, 1):
+            problem = f"d {d}{', causal' if causal else ''}"
+            for impl in impls:
+                rows.append([problem, PEERS.get(impl) or number_of(impl)]
+                            + [cell_text(bench, "tflops", impl, direction, n, d, causal) for n in seqlens])
+            first, last = ([bench.cell(impl, direction, n, d, causal) for n in seqlens] for impl in (impls[0], impls[-1]))
+            rows.append([problem, f"{number_of(impls[-1])} / {PEERS[impls[0]]}"]
+                        + [ratio(b["tflops"], a["tflops"]) if a and b else "" for a, b in zip(first, last)])
+    header = ["", ""] + [f"{n // 1024}k" if n % 1024 == 0 else str(n) for n in seqlens]
+    return table(header, rows, 2) + "\n\n" + caption(*bench.source(), "TFLOP/s, bf16. ")
+
+
+def of_05_peers(data):
+    bench = Bench(data("h200_bf16.csv"))
+    return side_by_side(bench, ("torch_flash", "torch_cudnn", "05_tensor_core/3_pipeline"), "forward") if bench else None
+
+
+def of_06_peers(data):
+    bench = Bench(data("h200_bf16.csv"))
+    return side_by_side(bench, ("torch_flash", "torch_cudnn", "06_backward/2_tensor_core"), "backward") if bench else None
+
+
 def of_034(data):
     bench = Bench(data("h200_fp32.csv"))
     impls = ("02_online_softmax/online_softmax", "03_flash_v1/flash_v1", "04_flash_v2/flash_v2", "torch_efficient", "torch_math")
@@ -137,15 +164,16 @@ def of_fp32(data):
 
 
 def of_clocks(data):
-    """What the GPU did while it was measured."""
+    """What nvidia-smi said while the steps and the peers were measured."""
     rows = []
     for file in ("h200_fp32.csv", "h200_bf16.csv"):
         bench = Bench(data(file))
-        for column, name in (("sm_mhz", "SM clock, MHz"), ("mem_mhz", "memory clock, MHz"), ("power_w", "highest power, W")):
-            seen = sorted(float(r[column]) for r in bench.rows if r[column] and r["ms"])
-            if seen:
-                rows.append((file, name, f"{seen[0]:.0f}", f"{seen[len(seen) // 2]:.0f}", f"{seen[-1]:.0f}"))
-    return table(("file", "of a row", "least", "median", "most"), rows, 2) if rows else None
+        for whose, peers in (("steps", False), ("PyTorch", True)):
+            for column, name in (("sm_mhz", "SM clock, MHz"), ("mem_mhz", "memory clock, MHz"), ("power_w", "power, W")):
+                seen = sorted(float(r[column]) for r in bench.rows if r[column] and r["ms"] and (r["impl"] in PEERS) == peers)
+                if seen:
+                    rows.append((file, whose, name, f"{seen[0]:.0f}", f"{seen[len(seen) // 2]:.0f}", f"{seen[-1]:.0f}"))
+    return table(("file", "of", "highest in a row", "least", "median", "most"), rows, 3) if rows else None
 
 
 def of_commands(data):
@@ -156,6 +184,36 @@ def of_commands(data):
     return "```sh\n" + "\n".join(commands) + "\n```" if commands else None
 
 
+NCU = (  # what docs/tools.md's table asks of Nsight Compute, in its order
+    ("1. arithmetic and issue, %", "sm__throughput.avg.pct_of_peak_sustained_elapsed"),
+    ("1. memory, on the chip and off it, %", "gpu__compute_memory_throughput.avg.pct_of_peak_sustained_elapsed"),
+    ("2. shared memory, %", "l1tex__data_pipe_lsu_wavefronts_mem_shared.avg.pct_of_peak_sustained_elapsed"),
+    ("2. L2, %", "lts__throughput.avg.pct_of_peak_sustained_elapsed"),
+    ("2. device memory, %", "dram__throughput.avg.pct_of_peak_sustained_elapsed"),
+    ("4. conflicts of shared reads, millions", "l1tex__data_bank_conflicts_pipe_lsu_mem_shared_op_ld.sum"),
+    ("4. passes of shared reads, millions", "l1tex__data_pipe_lsu_wavefronts_mem_shared_op_ld.sum"),
+    ("5. tensor cores, %", "sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_active"),
+    ("6. cycles in which something is issued, %", "smsp__issue_active.avg.pct_of_peak_sustained_active"),
+    ("6. warps, % of 64 an SM", "sm__warps_active.avg.pct_of_peak_sustained_active"),
+    *((f"7. {stall.replace('_', ' ')}", f"smsp__average_warps_issue_stalled_{stall}_per_issue_active.ratio")
+      for stall in ("long_scoreboard", "short_scoreboard", "mio_throttle", "barrier", "math_pipe_throttle", "wait")),
+    ("clock, GHz", "sm__cycles_elapsed.avg.per_second"),
+)
+
+
+def of_ncu(data):
+    """Nsight Compute's answers for one kernel a column, head_dim 128."""
+    found = {r["metric"]: r for r in read_csv(data("ncu_h200.csv"))}
+    if not found:
+        return None
+    columns = [c for c in next(iter(found.values())) if c.endswith(" d128")]
+    rows = []
+    for label, metric in NCU:
+        values = [float(found[metric][c]) for c in columns]
+        rows.append([label] + [figure(v / 1e6 if "millions" in label else v) for v in values])
+    return table(["question", *(c.split()[0] for c in columns)], rows)
+
+
 def of_probe(data):
     path = data("probe_h200.txt")
     if not os.path.exists(path):
@@ -164,7 +222,7 @@ def of_probe(data):
         return "```text\n" + f.read().strip("\n") + "\n```"
 
 
-# Pictures that `make plots` draws from measurements: a document shows those that are there.
+# Pictures that `make figures` draws from measurements: a document shows those that are there.
 PICTURES = {"ladder": "TFLOP/s of every step, as bars", "roofline": "The card's roofs and where each step stands",
             "tflops_fp32": "TFLOP/s against seqlen, steps 00 to 04 and PyTorch's fp32 kernels",
             "tflops_bf16": "TFLOP/s against seqlen, step 05 and PyTorch's bf16 kernels",
@@ -177,8 +235,8 @@ def picture(name, root, document):
     return f"![{PICTURES[name]}]({os.path.relpath(path, os.path.dirname(document))})" if os.path.exists(path) else None
 
 
-TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-05": of_05, "h200-06": of_06, "h200-fp32": of_fp32,
-          "h200-clocks": of_clocks, "commands": of_commands, "counts": of_counts, "probe": of_probe}
+TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-05": of_05, "h200-05-peers": of_05_peers, "h200-06": of_06, "h200-06-peers": of_06_peers, "h200-fp32": of_fp32,
+          "h200-clocks": of_clocks, "commands": of_commands, "counts": of_counts, "probe": of_probe, "ncu": of_ncu}
 
 
 def documents(root):
