@@ -5,8 +5,8 @@
 //   once a key tile. A block owns a whole head of a sequence, for no other block may touch those rows.
 // Global memory: reads K and V once and Q once a key tile; writes O, m, l and softmax_lse once a key tile, and reads O,
 //   m and l back for all key tiles but the first.
-// Limits: fp32 on CUDA cores. head_dim 32, 64 or 128; at most 65535 heads and 65535 sequences. batch * heads blocks are
-//   all there is to do at once: few heads leave most of a GPU idle.
+// Limits: fp32 on CUDA cores. head_dim 32, 64 or 128. batch * heads blocks are all there is to do at once: few heads
+//   leave most of a GPU idle.
 // Papers: FlashAttention (arXiv 2205.14135), Algorithm 1; its B_r is kBlockM, its B_c kBlockN.
 #include <algorithm>
 
@@ -252,7 +252,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   float4* v_tile = k_tile + kBlockN * kStride;                           // [kBlockN][kStride]
   float* p_tile = reinterpret_cast<float*>(v_tile + kBlockN * kStride);  // [kBlockM][p_stride]
 
-  const int head = blockIdx.y, batch = blockIdx.z;
+  const int batch = blockIdx.x / problem.heads, head = blockIdx.x % problem.heads;
   const int kv_head = head / (problem.heads / problem.kv_heads);
   const size_t first_q = (size_t(batch) * problem.heads + head) * problem.seqlen_q;
   const size_t first_k = (size_t(batch) * problem.kv_heads + kv_head) * problem.seqlen_k;
@@ -283,7 +283,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
 void forward(const flash::ForwardArgs& a, void* workspace, flash::Stream stream) {
   const Problem& p = a.problem;
   const auto kernel = p.head_dim == 32 ? flash_kernel<32> : p.head_dim == 64 ? flash_kernel<64> : flash_kernel<128>;
-  const dim3 grid(1, p.heads, p.batch);
+  const dim3 grid(p.batch * p.heads);
   launch(kernel, grid, kThreads, shared_bytes(p.head_dim), stream, p, a.q, a.k, a.v, a.o, a.softmax_lse, workspace);
 }
 
@@ -305,10 +305,6 @@ std::string supports(const Problem& p, const flash::Device& device) {
            std::to_string(block_n(p.head_dim)) + " keys in shared memory: head_dim " + std::to_string(p.head_dim) +
            " needs " + std::to_string(bytes / 1024) + " KB, this device has " +
            std::to_string(device.shared_bytes_per_block / 1024) + " KB";
-  }
-  if (p.heads > 65535 || p.batch > 65535) {
-    return std::string(kName) +
-           " has a block of threads a head and sequence, and CUDA allows 65535 blocks along y and z";
   }
   return "";
 }

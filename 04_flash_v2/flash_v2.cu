@@ -5,7 +5,7 @@
 //   head is a block of its own, so one long sequence is enough to fill a GPU. The warps of a block split the queries:
 //   each has 32 of them to itself and needs nothing from another warp but its share of loading K and V.
 // Global memory: reads Q once, K and V once a query tile; writes O and softmax_lse once. No score, no unfinished O.
-// Limits: fp32 on CUDA cores. head_dim 32, 64 or 128; at most 65535 heads and 65535 sequences.
+// Limits: fp32 on CUDA cores. head_dim 32, 64 or 128; at most 65535 query tiles.
 // Papers: FlashAttention-2 (arXiv 2307.08691), Algorithm 1, sections 3.1-3.3; its B_r is kBlockM, its B_c kBlockN.
 #include <algorithm>
 
@@ -236,8 +236,8 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   float4* v_tile = k_tile + kBlockN * kStride;                           // [kBlockN][kStride]
   float* p_tile = reinterpret_cast<float*>(v_tile + kBlockN * kStride);  // [kBlockM][p_stride]
 
-  const int query_tile = gridDim.x - 1 - blockIdx.x;  // when causal the last tiles have most to do: they start first
-  const int head = blockIdx.y, batch = blockIdx.z;
+  const int query_tile = gridDim.y - 1 - blockIdx.y;  // causal: the last have most to do, and start first in all heads
+  const int batch = blockIdx.x / problem.heads, head = blockIdx.x % problem.heads;
   const int kv_head = head / (problem.heads / problem.kv_heads);
   const size_t first_q = (size_t(batch) * problem.heads + head) * problem.seqlen_q;
   const size_t first_k = (size_t(batch) * problem.kv_heads + kv_head) * problem.seqlen_k;
@@ -262,7 +262,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
 void forward(const flash::ForwardArgs& a, void*, flash::Stream stream) {
   const Problem& p = a.problem;
   const auto kernel = p.head_dim == 32 ? flash_kernel<32> : p.head_dim == 64 ? flash_kernel<64> : flash_kernel<128>;
-  const dim3 grid(ceil_div(p.seqlen_q, kBlockM), p.heads, p.batch);
+  const dim3 grid(p.batch * p.heads, ceil_div(p.seqlen_q, kBlockM));
   launch(kernel, grid, kThreads, shared_bytes(p.head_dim), stream, p, a.q, a.k, a.v, a.o, a.softmax_lse);
 }
 
@@ -284,9 +284,9 @@ std::string supports(const Problem& p, const flash::Device& device) {
            " needs " + std::to_string(bytes / 1024) + " KB, this device has " +
            std::to_string(device.shared_bytes_per_block / 1024) + " KB";
   }
-  if (p.heads > 65535 || p.batch > 65535) {
-    return std::string(kName) +
-           " has a block of threads a head and sequence, and CUDA allows 65535 blocks along y and z";
+  if (ceil_div(p.seqlen_q, kBlockM) > 65535) {
+    return std::string(kName) + " has a row of blocks a query tile, and CUDA allows 65535 rows: seqlen_q " +
+           std::to_string(p.seqlen_q) + " is more than " + std::to_string(65535 * kBlockM);
   }
   return "";
 }

@@ -76,9 +76,11 @@ __global__ void __launch_bounds__(kThreads) ldmatrix_kernel(const Problem proble
   const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
   const int group = lane / 4, quad = lane % 4;  // the lane map's two coordinates
 
-  // Blocks: the tiles of a head side by side. When causal the last tiles have most to do: they start first.
-  const int query_tiles = ceil_div(problem.seqlen_q, kBlockM);
-  const int query_tile = query_tiles - 1 - blockIdx.x % query_tiles, batch_head = blockIdx.x / query_tiles;
+  // Full: the tiles of a head side by side, to share its K and V in L2. Causal: a tile has the more to do the later it
+  // is, so the last tiles of all heads start first, and the short ones fill the gaps at the end.
+  const int query_tiles = ceil_div(problem.seqlen_q, kBlockM), batch_heads = gridDim.x / query_tiles;
+  const int query_tile = problem.causal ? query_tiles - 1 - blockIdx.x / batch_heads : blockIdx.x % query_tiles;
+  const int batch_head = problem.causal ? blockIdx.x % batch_heads : blockIdx.x / query_tiles;
   const int batch = batch_head / problem.heads, head = batch_head % problem.heads;
   const int kv_head = batch * problem.kv_heads + head / (problem.heads / problem.kv_heads);
   q += size_t(batch_head) * problem.seqlen_q * kHeadDim, o += size_t(batch_head) * problem.seqlen_q * kHeadDim;

@@ -160,9 +160,11 @@ __global__ void __launch_bounds__(kThreads)
   float* const ds_tile = p_tile + kBlockM * T::kScoreStride;
   float* const stats = ds_tile + kBlockM * T::kScoreStride;  // [LSE, D][kBlockM]
 
-  const int key_tiles = ceil_div(p.seqlen_k, kBlockN);
-  const int first_key = blockIdx.x % key_tiles * kBlockN;  // causal: the first keys have most to do and start first
-  const size_t kv_head = blockIdx.x / key_tiles;           // over [batch, kv_heads]
+  // Full: the key tiles of a head side by side, to share its Q and dO in L2. Causal: the first keys have most to do, so
+  // the first tiles of all heads start first.
+  const int key_tiles = ceil_div(p.seqlen_k, kBlockN), kv_heads = gridDim.x / key_tiles;  // of all sequences
+  const int first_key = int(p.causal ? blockIdx.x / kv_heads : blockIdx.x % key_tiles) * kBlockN;
+  const size_t kv_head = p.causal ? blockIdx.x % kv_heads : blockIdx.x / key_tiles;  // over [batch, kv_heads]
   const int group = p.heads / p.kv_heads, keys_left = p.seqlen_k - first_key;
   const int diagonal = p.seqlen_k - p.seqlen_q;  // causal: query i sees the keys <= i + diagonal
 
