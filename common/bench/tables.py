@@ -97,7 +97,7 @@ def by_seqlen(bench, impls, direction, dtype, column, compare=None):
     return "\n\n".join(parts) + "\n\n" + caption(*bench.source()) if parts else None
 
 
-def side_by_side(bench, impls, direction):
+def side_by_side(bench, impls, direction, more):
     """TFLOP/s: a row a head_dim, mask and implementation, a column a seqlen; the last of `impls` against the first."""
     seqlens = bench.seqlens(impls)
     rows = []
@@ -111,17 +111,23 @@ def side_by_side(bench, impls, direction):
             rows.append([problem, f"{number_of(impls[-1])} / {PEERS[impls[0]]}"]
                         + [ratio(b["tflops"], a["tflops"]) if a and b else "" for a, b in zip(first, last)])
     header = ["", ""] + [f"{n // 1024}k" if n % 1024 == 0 else str(n) for n in seqlens]
-    return table(header, rows, 2) + "\n\n" + caption(*bench.source(), "TFLOP/s, bf16. ")
+    return table(header, rows, 2) + "\n\n" + caption(*bench.source(), f"TFLOP/s, {more}. ")
+
+
+def of_04_peers(data):
+    bench = Bench(data("h200_fp32.csv"))
+    impls = ("torch_efficient", "torch_math", "02_online_softmax/online_softmax", "04_flash_v2/flash_v2")
+    return side_by_side(bench, impls, "forward", "fp32, batch 2, heads 16") if bench else None
 
 
 def of_05_peers(data):
     bench = Bench(data("h200_bf16.csv"))
-    return side_by_side(bench, ("torch_flash", "torch_cudnn", "05_tensor_core/3_pipeline"), "forward") if bench else None
+    return side_by_side(bench, ("torch_flash", "torch_cudnn", "05_tensor_core/3_pipeline"), "forward", "bf16") if bench else None
 
 
 def of_06_peers(data):
     bench = Bench(data("h200_bf16.csv"))
-    return side_by_side(bench, ("torch_flash", "torch_cudnn", "06_backward/2_tensor_core"), "backward") if bench else None
+    return side_by_side(bench, ("torch_flash", "torch_cudnn", "06_backward/2_tensor_core"), "backward", "bf16") if bench else None
 
 
 def of_034(data):
@@ -235,7 +241,7 @@ def picture(name, root, document):
     return f"![{PICTURES[name]}]({os.path.relpath(path, os.path.dirname(document))})" if os.path.exists(path) else None
 
 
-TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-05": of_05, "h200-05-peers": of_05_peers, "h200-06": of_06, "h200-06-peers": of_06_peers, "h200-fp32": of_fp32,
+TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-04-peers": of_04_peers, "h200-05": of_05, "h200-05-peers": of_05_peers, "h200-06": of_06, "h200-06-peers": of_06_peers, "h200-fp32": of_fp32,
           "h200-clocks": of_clocks, "commands": of_commands, "counts": of_counts, "probe": of_probe, "ncu": of_ncu}
 
 
