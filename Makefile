@@ -200,24 +200,29 @@ CATCH_LIB = $(eval CATCH_LIB := $(shell printf '\043if __has_include(<catch2/cat
 STEP := $(call find_step,$(firstword $(WORDS)))
 tile_is_sound = $(shell echo '$(TILE)' | grep -Ex '[1-9][0-9]*x[1-9][0-9]*')
 
+CHECKED := step test diff ladder bench counts probe
 # What is wrong with the command, in a sentence; empty if nothing is.
 MISTAKE = $(or \
   $(if $(STRANGE),There is no $(if $(filter step test diff,$(MAKECMDGOALS)),step,exercise) '$(WORDS)'.), \
   $(if $(WORDS),,$(if $(filter step diff,$(MAKECMDGOALS)),Which step? Name it by its number or its name: make $(firstword $(MAKECMDGOALS)) 2)), \
   $(if $(word 2,$(WORDS)),$(if $(filter diff,$(MAKECMDGOALS)),,One step at a time: '$(WORDS)' names more.)), \
+  $(if $(word 3,$(WORDS)),make diff compares two steps: '$(WORDS)' names more.), \
   $(strip $(foreach w,$(WORDS),$(if $(call find_step,$w),,There is no step '$w'.))), \
   $(if $(filter-out emu cuda,$(BACKEND)),BACKEND is emu or cuda$(,) not '$(BACKEND)'.), \
   $(if $(filter cuda,$(BACKEND)),$(if $(NVCC),,BACKEND=cuda needs nvcc and there is none here; BACKEND=emu needs g++ alone.)), \
   $(if $(filter-out 0 1,$(WATCH)),WATCH is 0 or 1$(,) not '$(WATCH)'.), \
   $(if $(filter cuda,$(BACKEND)),$(if $(filter-out sm_%,$(ARCH)),ARCH is a GPU architecture like sm_80$(,) not '$(ARCH)'.)), \
   $(if $(TILE),$(if $(tile_is_sound),,TILE is query rows x keys of a tile$(,) like 64x32$(,) not '$(TILE)'.)), \
+  $(if $(TILE),$(if $(filter ladder bench counts,$(MAKECMDGOALS)),make $(firstword $(MAKECMDGOALS)) takes each step with its own tile size; TILE is for make step.)), \
+  $(if $(filter 0,$(WATCH)),$(if $(filter ladder,$(MAKECMDGOALS)),$(if $(filter emu,$(BACKEND)),make ladder shows counts on the CPU back end$(,) and with WATCH=0 nothing is counted.))), \
+  $(if $(filter cuda,$(BACKEND)),$(if $(filter ladder bench probe,$(MAKECMDGOALS)),$(if $(GPUS),,make $(firstword $(MAKECMDGOALS)) measures a GPU with BACKEND=cuda$(,) and nvidia-smi shows none of compute capability 7.5 or later here.))), \
   $(if $(TILE),$(if $(filter step,$(MAKECMDGOALS)),$(if $(shell grep -l TILE_M $(STEP).cu),,$(STEP) has no tile size to set.))))
 , := ,
 
-ifneq ($(filter step test diff,$(MAKECMDGOALS))$(STRANGE),)
+ifneq ($(filter $(CHECKED),$(MAKECMDGOALS))$(STRANGE),)
 ifneq ($(MISTAKE),)
 export SENTENCE := $(MISTAKE)
-$(if $(STRANGE),$(WITH_WORDS),step test diff):
+$(if $(STRANGE),$(WITH_WORDS),$(CHECKED)):
 	printf '%s\n' "$$SENTENCE" >&2
 	$(if $(or $(STEP),$(filter-out step test diff,$@)),,{ echo 'The steps are'; $(STEP_LIST) } >&2)
 	exit 2
@@ -270,12 +275,20 @@ calibrate: $(EMU)/kernels $(LANDINGS:%=$(EMU)/%.run) $(if $(filter cuda,$(BACKEN
 
 # ------------------------------------------------------------------------------------------------ bench, exercises
 
+ifndef WRONG
 # Every step on this machine: times on a GPU, counts on the CPU back end. LADDER="--seqlen 1024": see common/bench/ladder.py.
 ladder: $(LANDINGS:%=$(DIR)/%.run)
 	python3 common/bench/ladder.py $^ $(LADDER)
 # BENCH="--seqlens 1024,4096 --reps 3 --peers": see common/bench/bench.py.
 bench: $(if $(filter cuda,$(BACKEND)),$(LANDINGS:%=$(DIR)/%.run))
 	python3 common/bench/bench.py $^ $(BENCH)
+# Into docs/data/, what the pictures and tables need of the CPU back end.
+counts: $(LANDINGS:%=$(EMU)/%.run) $(LANDINGS:%=$(FAST)/%.run)
+	python3 common/bench/counts.py $(EMU) $(FAST) $(LANDINGS)
+# Latencies and bandwidths of this GPU's memories, for docs/memory_hierarchy.md.
+probe: $(if $(filter cuda,$(BACKEND)),$(CUDA)/common/bench/memory_probe.o)
+	$(if $(filter cuda,$(BACKEND)),$(NVCC) $< -o $(CUDA)/memory_probe && $(CUDA)/memory_probe,echo 'make probe measures a GPU, and needs one and nvcc.' >&2; exit 2)
+endif
 # The tables between <!-- table:… --> marks in the documents, from docs/data/.
 docs:
 	python3 common/bench/tables.py
@@ -286,12 +299,6 @@ plots:
 	$(PLOT_PYTHON) common/bench/plots.py
 figures:
 	$(PLOT_PYTHON) common/bench/plots.py documents $(FIGURES)
-# Into docs/data/, what the pictures and tables need of the CPU back end.
-counts: $(LANDINGS:%=$(EMU)/%.run) $(LANDINGS:%=$(FAST)/%.run)
-	python3 common/bench/counts.py $(EMU) $(FAST) $(LANDINGS)
-# Latencies and bandwidths of this GPU's memories, for docs/memory_hierarchy.md.
-probe: $(if $(filter cuda,$(BACKEND)),$(CUDA)/common/bench/memory_probe.o)
-	$(if $(filter cuda,$(BACKEND)),$(NVCC) $< -o $(CUDA)/memory_probe && $(CUDA)/memory_probe,echo 'make probe measures a GPU, and needs one and nvcc.' >&2; exit 2)
 
 # The classroom: common/exercises/exercise.py.
 EXERCISE = FORCE="$(FORCE)" python3 common/exercises/exercise.py
@@ -357,6 +364,7 @@ Flash Ladder: attention kernels that become fast, one idea a step.
   make cuda           compile every step with nvcc for sm_75, sm_80 and sm_90a (no GPU needed)
   make sanitize       run every step under compute-sanitizer (needs a GPU)
   make docs           rewrite the tables of the documents from docs/data/; make figures draws their pictures
+  make counts         what tables and pictures need of the CPU back end, counted anew into docs/data/ (minutes)
   make format         clang-format over every source; make format-check only looks
 
 With a step:

@@ -15,10 +15,15 @@ def without_comments(path):
 
 
 def main():
+    if len(sys.argv) != 3:
+        sys.exit("usage: make diff 4, or make diff 2 4")
     old, new = sys.argv[1:]
     with tempfile.NamedTemporaryFile("w") as a, tempfile.NamedTemporaryFile("w") as b:
         for path, file in ((old, a), (new, b)):
-            file.write(without_comments(path))
+            try:
+                file.write(without_comments(path))
+            except OSError as error:
+                sys.exit(f"{path}: {error.strerror}")
             file.flush()
         command = ["diff", "-d", "-U3", "--label", old, "--label", new, a.name, b.name]
         if sys.stdout.isatty():
