@@ -22,7 +22,9 @@ import shlex
 import sys
 import time
 
+from command import check_programs, numbers, positive, run_main
 from data import read_csv
+from files import written_whole
 from measure import Clocks, MeasureError, landing_of, machine, message_of, number_of, problem_options, progress, run_json, verdict_of
 
 COLUMNS = ["impl", "direction", "dtype", "batch", "heads", "kv_heads", "seqlen", "head_dim", "causal", "rep", "verdict",
@@ -31,21 +33,6 @@ COLUMNS = ["impl", "direction", "dtype", "batch", "heads", "kv_heads", "seqlen",
 FIRST_ITERS = 20  # where nothing is known yet: a series begins with its shortest problem
 MOST_ITERS = 50
 DTYPES = ("fp32", "bf16", "fp16")
-
-
-def numbers(least, most):
-    def parse(text):
-        values = [int(n) for n in text.split(",")]
-        if not all(least <= n <= most for n in values):
-            raise argparse.ArgumentTypeError(f"{text}: from {least} to {most}")
-        return sorted(set(values))
-
-    parse.__name__ = "number"
-    return parse
-
-
-def positive(text):
-    return numbers(1, 2**31 - 1)(text)[0]
 
 
 def arguments(argv):
@@ -136,6 +123,7 @@ class Steps:
 
 def main(argv):
     a = arguments(argv)
+    check_programs(a.programs)
     wanted = a.steps.split(",") if a.steps else None
     programs = [p for p in a.programs if not wanted or number_of(landing_of(p)) in wanted]
     unknown = set(wanted or ()) - {number_of(landing_of(p)) for p in programs}
@@ -156,12 +144,13 @@ def main(argv):
     where["command"] = f'make bench BENCH="{shlex.join(options)}"' if options else "make bench"
     shapes, steps, verdicts = shapes_of(a), Steps(programs, a), {}
     begin, done, rows = time.monotonic(), 0, 0
-    unfinished = a.out + ".part"
-    with open(unfinished, "w", newline="", encoding="utf-8") as f, Clocks() as clocks:
+    before = read_csv(a.out) if a.append and os.path.exists(a.out) else []
+    if before and list(before[0]) != COLUMNS:
+        raise MeasureError(f"--append: {a.out} has other columns than make bench writes.")
+    with written_whole(a.out, keep_part=True) as f, Clocks() as clocks:
         writer = csv.DictWriter(f, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        if a.append:
-            writer.writerows(read_csv(a.out))
+        writer.writerows(before)
 
         def write(impl, report, shape, rep, since):
             nonlocal rows
@@ -188,7 +177,6 @@ def main(argv):
                         write(report["impl"], report, shape, rep, since)
                         since = time.monotonic()
                 done += 1
-    os.replace(unfinished, a.out)
     progress("")
     print(f"{rows} rows in {a.out}, {time.monotonic() - begin:.0f} s", file=sys.stderr)
     if done < a.reps * len(shapes):
@@ -200,8 +188,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (MeasureError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

@@ -1,16 +1,18 @@
 #!/usr/bin/env python3
 """`make counts`: what the figures need and a CPU can tell, into docs/data/: the ladder's counts (emu_ladder.json), scratch
-memory (memory.csv) and errors against seqlen (error_by_seqlen.csv). The counts don't depend on the machine.
+memory (memory.csv) and errors against seqlen (error_by_seqlen.csv). The counts don't depend on the machine. Nothing is
+written before every run has passed.
 
     counts.py WATCHED_FOLDER UNWATCHED_FOLDER LANDING...
 """
-import csv
 import os
-import sys
 
 import ladder
-from measure import ROOT, MeasureError, machine, number_of, problem_options, progress, run_json, verdict_of
+from command import check_programs, run_main
+from files import write_csv, write_whole
+from measure import ROOT, MeasureError, machine, message_of, number_of, passed, problem_options, progress, verdict_of
 
+DATA = os.environ.get("FLASH_DATA", "docs/data")
 MEMORY_SEQLENS = [64, 128, 256, 512]  # three say what the polynomial is, the fourth that it is one
 ERROR_SEQLENS = [64, 128, 256, 512, 1024, 2048, 4096]
 ERROR_RUNS = [("04_flash_v2/flash_v2", "fp32"), ("05_tensor_core/3_pipeline", "fp16"), ("05_tensor_core/3_pipeline", "bf16")]
@@ -19,10 +21,7 @@ HEAD_DIM = 64
 
 def report_of(folder, landing, seqlen, dtype=None):
     progress(f"{landing}, seqlen {seqlen}")
-    report = run_json(f"{folder}/{landing}.run", problem_options(1, 1, seqlen, HEAD_DIM, dtype=dtype))
-    if verdict_of(report) != "pass":
-        raise MeasureError(f"{landing} at seqlen {seqlen}: {verdict_of(report)}, {report['check'].get('message')}")
-    return report
+    return passed(f"{folder}/{landing}.run", problem_options(1, 1, seqlen, HEAD_DIM, dtype=dtype))
 
 
 def memory_rows(folder, landings):
@@ -41,27 +40,29 @@ def error_rows(folder):
                    "max_error": check["max_error"], "rms_error": check["rms_error"], "bound": check["bound"]}
 
 
-def write(name, rows):
-    where = machine()
-    rows = [dict(row, date=where["date"], commit=where["commit"]) for row in rows]
-    with open(os.path.join(ROOT, "docs/data", name), "w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    progress("")
-    print(f"docs/data/{name}: {len(rows)} rows")
-
-
 def main(argv):
+    if len(argv) < 3:
+        raise MeasureError("usage: make counts")
     watched, unwatched, *landings = argv
-    ladder.main([f"{watched}/{landing}.run" for landing in landings] + ["--out", "docs/data/emu_ladder.json"])
-    write("memory.csv", memory_rows(unwatched, landings))
-    write("error_by_seqlen.csv", error_rows(unwatched))
+    programs = [f"{watched}/{landing}.run" for landing in landings]
+    check_programs(programs)
+    options = ["--out", "docs/data/emu_ladder.json"]
+    results, kept = ladder.measure(ladder.arguments(programs + options), options)
+    for name, report in results:
+        if verdict_of(report) != "pass":
+            raise MeasureError(f"{name}: {verdict_of(report)}, {message_of(report)}; nothing is written.")
+    ladder.show(results, kept, False)
+    where = machine()
+    tables = {name: [dict(row, date=where["date"], commit=where["commit"]) for row in rows]
+              for name, rows in (("memory.csv", memory_rows(unwatched, landings)), ("error_by_seqlen.csv", error_rows(unwatched)))}
+    progress("")
+    data = lambda name: os.path.join(ROOT, DATA, name)
+    write_whole(data("emu_ladder.json"), ladder.text_of(kept))
+    for name, rows in tables.items():
+        write_csv(data(name), rows)
+        print(f"{DATA}/{name}: {len(rows)} rows")
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (MeasureError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

@@ -1,23 +1,69 @@
-"""Reads what the bench and the ladder left in docs/data/. What the tables and the plots share."""
+"""Reads what the bench, the ladder and the counts left in docs/data/. What the tables and the plots share. A file that isn't
+there, is empty or broken is a MeasureError that says which and where."""
 import csv
+import io
 import json
-import os
 import statistics
+
+from files import shown
+from measure import MeasureError
+
+
+class Row(dict):
+    """A row of a CSV, or an object of a JSON file. What it lacks, and what should be a number and isn't, is a sentence."""
+
+    def __init__(self, where, values):
+        super().__init__(values)
+        self.where = where
+
+    def __missing__(self, name):
+        raise MeasureError(f"{self.where} has no '{name}'")
+
+    def number(self, name, kind=float):
+        try:
+            return kind(self[name])
+        except ValueError:
+            raise MeasureError(f"{self.where}: {name} is '{self[name]}', which is no {'integer' if kind is int else 'number'}") from None
+
+    def integer(self, name):
+        return self.number(name, int)
+
+
+def read_text(path):
+    try:
+        with open(path, newline="", encoding="utf-8") as f:
+            return f.read()
+    except FileNotFoundError:
+        raise MeasureError(f"there is no {shown(path)}") from None
+    except UnicodeDecodeError:
+        raise MeasureError(f"{shown(path)} is not text") from None
 
 
 def read_csv(path):
-    """Rows of a CSV; [] when there is none."""
-    if not os.path.exists(path):
-        return []
-    with open(path, newline="", encoding="utf-8") as f:
-        return list(csv.DictReader(f))
+    """The rows, at least one."""
+    reader, rows, name = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True), [], shown(path)
+    try:
+        for values in reader:
+            rows.append(Row(f"{name}, line {reader.line_num}", values))
+            if None in values or None in values.values():
+                raise MeasureError(f"{rows[-1].where} doesn't have as many fields as the first")
+    except csv.Error as error:
+        raise MeasureError(f"{name}, line {reader.line_num}: {error}") from None
+    if not rows:
+        raise MeasureError(f"{name} has no rows")
+    return rows
 
 
-def read_json(path):
-    if not os.path.exists(path):
-        return None
-    with open(path, encoding="utf-8") as f:
-        return json.load(f)
+def read_ladder(path):
+    """What `make ladder` kept, with at least one step."""
+    name = shown(path)
+    try:
+        ladder = json.loads(read_text(path), object_hook=lambda values: Row(name, values))
+    except ValueError as error:
+        raise MeasureError(f"{name} is not JSON: {error}") from None
+    if not isinstance(ladder, Row) or not isinstance(ladder["steps"], list) or not ladder["steps"]:
+        raise MeasureError(f"{name} has no steps")
+    return ladder
 
 
 class Bench:
@@ -28,27 +74,26 @@ class Bench:
         self.cells, self.notes = {}, {}  # self.repetitions: how many rows the cells are medians of
         repetitions = {}
         for r in self.rows:
-            key = (r["impl"], r["direction"], int(r["seqlen"]), int(r["head_dim"]), int(r["causal"]))
+            key = (r["impl"], r["direction"], r.integer("seqlen"), r.integer("head_dim"), r.integer("causal"))
             if r["ms"]:
                 repetitions.setdefault(key, []).append(r)
             else:  # a skip may come from a program that never said its direction
                 self.notes[key[:1] + key[2:]] = r["verdict"]
         self.repetitions = sorted({len(same) for same in repetitions.values()})
         for key, same in repetitions.items():
-            self.cells[key] = {name: statistics.median(float(r[name]) for r in same) for name in ("ms", "tflops")}
-
-    def __bool__(self):
-        return bool(self.rows)
+            self.cells[key] = {name: statistics.median(r.number(name) for r in same) for name in ("ms", "tflops")}
+        if not self.cells:
+            raise MeasureError(f"{shown(path)} has no times")
 
     def values(self, column):
         """The different values of a column, in the order of the file."""
         return list(dict.fromkeys(r[column] for r in self.rows))
 
     def seqlens(self, impls=None):
-        return sorted({int(r["seqlen"]) for r in self.rows if not impls or r["impl"] in impls})
+        return sorted({r.integer("seqlen") for r in self.rows if not impls or r["impl"] in impls})
 
     def headdims(self):
-        return sorted({int(r["head_dim"]) for r in self.rows})
+        return sorted({r.integer("head_dim") for r in self.rows})
 
     def cell(self, impl, direction, seqlen, head_dim, causal):
         """{"ms": …, "tflops": …}, or None where there is no time."""

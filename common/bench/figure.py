@@ -1,9 +1,11 @@
 """How the project's figures look: transparent, mid-grey text, lines that colour-blind readers can tell apart, so that they
 read well on light and on dark pages. Each says in its last line where its figures came from."""
+import io
 import os
 import re
 import sys
 
+from files import write_whole
 from measure import ROOT
 
 try:
@@ -31,10 +33,6 @@ plt.rcParams.update({
 })
 
 
-class Missing(Exception):
-    """Why a figure can't be drawn: which data aren't there."""
-
-
 def save(figure, path, caption, top=1.0):
     """Writes the figure with its caption in the last lines; path from the repository's root. Above `top` (a share of the
     height) is room for a legend of the whole figure."""
@@ -48,18 +46,17 @@ def save(figure, path, caption, top=1.0):
     figure.text(0.01, 0.05 / figure.get_figheight(), "\n".join(lines), fontsize=7, color=GREY, va="bottom")
     path = os.path.join(ROOT, path)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})
+    drawn = io.StringIO()
+    figure.savefig(drawn, metadata={"Date": None})
     plt.close(figure)
-    with open(path, encoding="utf-8") as f:
-        text = f.read()
+    text = drawn.getvalue()
     # A smaller file: no comment for every word, one font family, no rotation by nothing, nor blanks at lines' ends.
     text = re.sub(r"\n *<!--[^\n]*-->(?=\n)", "", text)
     text = re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "sans-serif", text)
     text = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", text)
     text = re.sub(r"\n *(?=L |z\n|\" )", " ", text)
     text = re.sub(r"[ \t]+\n", "\n", text)
-    with open(path, "w", encoding="utf-8") as f:
-        f.write(text)
+    write_whole(path, text)
 
 
 def short_length(n):

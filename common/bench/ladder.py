@@ -14,6 +14,8 @@ import json
 import shlex
 import sys
 
+from command import check_programs, positive, run_main
+from files import written_whole
 from measure import (MeasureError, landing_of, machine, message_of, number_of, problem_options, progress, run_json,
                      verdict_of)
 
@@ -21,10 +23,10 @@ from measure import (MeasureError, landing_of, machine, message_of, number_of, p
 def arguments(argv):
     p = argparse.ArgumentParser(prog="make ladder", description="Every step on one problem, in one table.")
     p.add_argument("programs", nargs="*", help=argparse.SUPPRESS)
-    p.add_argument("--batch", type=int)
-    p.add_argument("--heads", type=int)
-    p.add_argument("--seqlen", type=int)
-    p.add_argument("--head-dim", type=int, default=64)
+    p.add_argument("--batch", type=positive)
+    p.add_argument("--heads", type=positive)
+    p.add_argument("--seqlen", type=positive)
+    p.add_argument("--head-dim", type=positive, default=64)
     p.add_argument("--causal", action="store_true")
     p.add_argument("--out", default="build/ladder.json", metavar="FILE", help="the figures as JSON, for make plots (build/ladder.json)")
     return p.parse_args(argv)
@@ -52,16 +54,16 @@ def is_backward(name):
 def climb(results):
     """(name, report, TFLOP/s over the step before, over the first, the first's number). Forward and backward are ladders
     of their own: 2.5 times the work, another first step. A step without a time has None."""
-    first = previous = None
+    first, previous = {}, {}  # of each direction
     for name, report in results:
         if not report.get("time_ms"):
             yield name, report, None, None, None
             continue
-        if first is None or is_backward(name) != is_backward(first[0]):
-            first, previous = (name, report["tflops"]), None
-        speed = report["tflops"]
-        yield name, report, previous and speed / previous, speed / first[1], number_of(first[0])
-        previous = speed
+        direction, speed = is_backward(name), report["tflops"]
+        first_name, first_speed = first.setdefault(direction, (name, speed))
+        before = previous.get(direction)
+        yield name, report, before and speed / before, speed / first_speed, number_of(first_name)
+        previous[direction] = speed
 
 
 def share_of_roof(report):
@@ -96,9 +98,9 @@ def emu_rows(results):
                f"{sectors / requests:.1f}" if requests else "", str(c["shared_read_conflicts"] + c["shared_write_conflicts"]))
 
 
-def kept(name, report):
+def kept_of(name, report):
     """A report without what no table shows."""
-    check = {k: v for k, v in report["check"].items() if k in ("verdict", "message")}
+    check = {"verdict": verdict_of(report), "message": message_of(report)}
     return {**{k: v for k, v in report.items() if k not in ("kernels", "faults")}, "name": name, "check": check}
 
 
@@ -122,11 +124,9 @@ def markdown(rows, right=()):
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def main(argv):
-    a = arguments(argv)
-    if not a.programs:
-        raise MeasureError("usage: make ladder")
-    on_gpu = "build/cuda" in a.programs[0]
+def measure(a, options):
+    """-> [(landing, report)], and what --out keeps of them."""
+    on_gpu = is_cuda(a.programs)
     # One problem for all steps: it fills a GPU; on the CPU back end it has several tiles and takes seconds.
     batch, heads, seqlen = a.batch or (2 if on_gpu else 1), a.heads or (16 if on_gpu else 1), a.seqlen or (4096 if on_gpu else 256)
     results = []
@@ -134,12 +134,21 @@ def main(argv):
         progress(f"{n} of {len(a.programs)}: {landing_of(program)}")
         results.append((landing_of(program), run_json(program, problem_options(batch, heads, seqlen, a.head_dim, a.causal))))
     progress("")
-    device = next((r["device"] for _, r in results if "device" in r), "no device")
-    problem = f"batch {batch}, heads {heads}, seqlen {seqlen}, head_dim {a.head_dim}{', causal' if a.causal else ''}"
-    where = machine()
-    print(f"{device}; {problem}; each step in its first dtype")
+    return results, {
+        "command": "make ladder" + (f' LADDER="{shlex.join(options)}"' if options else "") + ("" if on_gpu else " BACKEND=emu"),
+        "problem": f"batch {batch}, heads {heads}, seqlen {seqlen}, head_dim {a.head_dim}{', causal' if a.causal else ''}",
+        "device": next((r["device"] for _, r in results if "device" in r), "no device"),
+        **machine(), "steps": [kept_of(name, r) for name, r in results]}
+
+
+def is_cuda(programs):
+    return "build/cuda" in programs[0]
+
+
+def show(results, kept, on_gpu):
+    print(f"{kept['device']}; {kept['problem']}; each step in its first dtype")
     if on_gpu:
-        print(f"driver {where['driver']}, CUDA {where['toolkit']}, commit {where['commit'] or 'unknown'}")
+        print(f"driver {kept['driver']}, CUDA {kept['toolkit']}, commit {kept['commit'] or 'unknown'}")
     print()
     rows = [(row[0], shortened(row[1]), *row[2:]) for row in (gpu_rows(results) if on_gpu else emu_rows(results))]
     print(markdown(rows, right=range(4 if on_gpu else 3, 9)))
@@ -149,21 +158,25 @@ def main(argv):
         print()
     for name, r in without:
         print(f"{verdict_of(r).upper()} {name}: {message_of(r)}")
-    if a.out:
-        options = argv[len(a.programs):]
-        backend = "" if on_gpu else " BACKEND=emu"
-        command = "make ladder" + (f' LADDER="{shlex.join(options)}"' if options else "") + backend
-        keep = {"command": command, "problem": problem, "device": device,
-                **where, "steps": [kept(name, r) for name, r in results]}
-        with open(a.out, "w", encoding="utf-8") as f:
-            json.dump(keep, f, indent=1)
-            f.write("\n")
+
+
+def text_of(kept):
+    return json.dumps(kept, indent=1) + "\n"
+
+
+def main(argv):
+    a = arguments(argv)
+    if not a.programs:
+        raise MeasureError("usage: make ladder")
+    check_programs(a.programs)
+    with written_whole(a.out) as out:
+        results, kept = measure(a, argv[len(a.programs):])
+        show(results, kept, is_cuda(a.programs))
+        if not any(r.get("time_ms") or r.get("counts") for _, r in results):
+            raise MeasureError(f"No step has a figure; {a.out} is left as it was.")
+        out.write(text_of(kept))
     return 1 if any(verdict_of(r) in ("fail", "error") for _, r in results) else 0
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except (MeasureError, OSError) as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
+    run_main(main)

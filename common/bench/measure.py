@@ -47,8 +47,17 @@ def verdict_of(report):
 
 
 def message_of(report):
-    """The first line of why a report has no figures."""
-    return (report["check"].get("message") or "no reason given").splitlines()[0]
+    """The first line of why a report has the verdict it has: of the first fault, where the memory accesses have some."""
+    said = (report.get("faults") or [report["check"]])[0].get("message")
+    return (said or "no reason given").splitlines()[0]
+
+
+def passed(program, options):
+    """The report of a run that has to pass."""
+    report = run_json(program, options)
+    if verdict_of(report) != "pass":
+        raise MeasureError(f"{landing_of(program)} {' '.join(options)}: {verdict_of(report)}, {message_of(report)}")
+    return report
 
 
 def problem_options(batch, heads, seqlen, head_dim, causal=False, dtype=None):

@@ -1,7 +1,11 @@
 """PyTorch's attention, timed beside the steps: scaled_dot_product_attention with its cuDNN, FlashAttention-2,
 memory-efficient and plain back ends. PyTorch is needed for this alone; nothing else in the project imports it."""
 import statistics
+import sys
 import time
+
+if __name__ == "__main__":
+    sys.exit('make bench BENCH="--peers" times these.')
 
 from measure import MeasureError
 

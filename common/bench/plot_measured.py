@@ -1,11 +1,11 @@
 """Figures of what was measured or counted, from docs/data/."""
 import math
 
-from data import Bench, read_csv, read_json, where_and_when
-from figure import (BLUE, GREEN, GREY, MARKERS, ORANGE, PALETTE, PURPLE, RED, SKY, Missing, plt, save, seqlen_axis,
+from data import Bench, read_csv, read_ladder, where_and_when
+from figure import (BLUE, GREEN, GREY, MARKERS, ORANGE, PALETTE, PURPLE, RED, SKY, plt, save, seqlen_axis,
                     short_length)
 from ladder import human_bytes, is_backward
-from measure import number_of
+from measure import MeasureError, number_of
 
 STEP_COLOURS = {"00": GREY, "01": SKY, "02": BLUE, "03": ORANGE, "04": GREEN, "05.1": SKY, "05.2": BLUE, "05.3": RED,
                 "06.1": PURPLE, "06.2": RED}
@@ -15,20 +15,6 @@ PEER_STYLES = {"torch_flash": (GREEN, "FlashAttention-2 (PyTorch)"), "torch_cudn
 
 def step_name(name):
     return f"{number_of(name)} {name.split('/')[-1].lstrip('0123456789_').replace('_', ' ')}"
-
-
-def bench_of(data, name):
-    bench = Bench(data(name))
-    if not bench.cells:
-        raise Missing(f"docs/data/{name} (make bench)")
-    return bench
-
-
-def ladder_of(data, name="h200_ladder.json"):
-    ladder = read_json(data(name))
-    if not ladder:
-        raise Missing(f"docs/data/{name} (make ladder)")
-    return ladder
 
 
 def source_of(bench):
@@ -41,7 +27,7 @@ def draw_ladder(ladder, out):
     timed = [s for s in ladder["steps"] if s.get("time_ms")]
     steps = timed or [s for s in ladder["steps"] if s.get("counts")]
     if not steps:
-        raise Missing("a step with a time or counts")
+        raise MeasureError("no step has a time or counts")
     if timed:
         values = [s["tflops"] for s in steps]
         words = [f"{v:.3g}" for v in values]
@@ -67,15 +53,15 @@ def draw_ladder(ladder, out):
 
 def ladder(data, out):
     """TFLOP/s of every step."""
-    draw_ladder(ladder_of(data), out)
+    draw_ladder(read_ladder(data("h200_ladder.json")), out)
 
 
 def curves(data, file, direction, impls, out, column="tflops", causals=(0, 1)):
-    bench = bench_of(data, file)
+    bench = Bench(data(file))
     impls = [i for i in impls if any(k[0] == i and k[1] == direction for k in bench.cells)]
     panels = [(d, c) for d in bench.headdims() for c in causals if any(k[1] == direction and k[3:] == (d, c) for k in bench.cells)]
     if not impls or not panels:
-        raise Missing(f"{direction} rows in docs/data/{file}")
+        raise MeasureError(f"{file} has no {direction} rows")
     seqlens = bench.seqlens(impls)
     width = min(2, len(panels))
     figure, grid = plt.subplots(math.ceil(len(panels) / width), width, figsize=(9.6, 3.4 * math.ceil(len(panels) / width) + (1.2 if column == "ms" else 0.3)), squeeze=False, sharey=True)
@@ -133,12 +119,17 @@ def time_by_seqlen(data, out):
     curves(data, "h200_fp32.csv", "forward", FP32, out, "ms", (0,))
 
 
+def under_a_roof(ladder):
+    """The steps that were timed, on a card whose peaks are known."""
+    return [s for s in ladder["steps"] if s.get("time_ms") and s["model"].get("peak_tflops")]
+
+
 def roofline(data, out):
     """The H200's roofs and where each step stands."""
-    ladder = ladder_of(data)
-    steps = [s for s in ladder["steps"] if s.get("time_ms") and s["model"].get("peak_tflops")]
+    ladder = read_ladder(data("h200_ladder.json"))
+    steps = under_a_roof(ladder)
     if not steps:
-        raise Missing("times and peaks in docs/data/h200_ladder.json")
+        raise MeasureError("h200_ladder.json has no times and peaks")
     bandwidth = steps[0]["model"]["peak_gb_per_s"]
     roofs = sorted({s["model"]["peak_tflops"] for s in steps})
     figure, axes = plt.subplots(figsize=(9.2, 5.8))
@@ -169,16 +160,14 @@ def roofline(data, out):
 def memory(data, out):
     """Device memory against seqlen, and where it runs out."""
     rows = read_csv(data("memory.csv"))
-    if not rows:
-        raise Missing("docs/data/memory.csv (make counts)")
     heads = 32  # batch 2 x heads 16
     figure, axes = plt.subplots(figsize=(9.2, 5.4))
     lengths = [1024 * 2**k for k in range(11)]
     crossing = {}
     for number, colour in (("00", GREY), ("04", GREEN), ("05.3", RED), ("06.1", PURPLE), ("06.2", ORANGE)):
-        mine = sorted((int(r["seqlen"]), int(r["tensor_bytes"]), int(r["workspace_bytes"])) for r in rows if r["step"] == number)
+        mine = sorted((r.integer("seqlen"), r.integer("tensor_bytes"), r.integer("workspace_bytes")) for r in rows if r["step"] == number)
         if len(mine) < 4:
-            raise Missing(f"four rows of step {number} in docs/data/memory.csv")
+            raise MeasureError(f"memory.csv has fewer than four rows of step {number}")
         # Bytes are a polynomial of at most degree 2 in seqlen, through the three longest; multiples of 128 alone are used,
         # for below them a tile is padded. The first three must agree where the fourth can say so.
         (x0, *y0), (x1, *y1), (x2, *y2) = mine[-3:]
@@ -209,15 +198,13 @@ def memory(data, out):
 def error_by_seqlen(data, out):
     """How wrong a result is, by dtype."""
     rows = read_csv(data("error_by_seqlen.csv"))
-    if not rows:
-        raise Missing("docs/data/error_by_seqlen.csv (make counts)")
     figure, axes = plt.subplots(figsize=(8.8, 5))
     series = list(dict.fromkeys((r["step"], r["dtype"]) for r in rows))
     for (step, dtype), colour, marker in zip(series, (GREEN, ORANGE, BLUE), MARKERS):
         mine = [r for r in rows if (r["step"], r["dtype"]) == (step, dtype)]
-        seqlens = [int(r["seqlen"]) for r in mine]
-        axes.plot(seqlens, [float(r["max_error"]) for r in mine], marker=marker, color=colour, label=f"{step}, {dtype}: worst row")
-        axes.plot(seqlens, [float(r["rms_error"]) for r in mine], marker=marker, color=colour, linestyle=":", fillstyle="none", label=f"{step}, {dtype}: RMS over rows")
+        seqlens = [r.integer("seqlen") for r in mine]
+        axes.plot(seqlens, [r.number("max_error") for r in mine], marker=marker, color=colour, label=f"{step}, {dtype}: worst row")
+        axes.plot(seqlens, [r.number("rms_error") for r in mine], marker=marker, color=colour, linestyle=":", fillstyle="none", label=f"{step}, {dtype}: RMS over rows")
     seqlen_axis(axes, seqlens)
     axes.set_yscale("log")
     axes.set_ylabel("error of O, relative to its row")

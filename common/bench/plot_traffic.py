@@ -8,20 +8,21 @@ The problem is one head of head_dim 64, not causal, seqlen_q = seqlen_k. count s
 own formula (model.read_bytes, model.write_bytes of ./run --json); plot, when it differs from the closed forms below,
 which docs/io_complexity.md derives. `make figures` draws the same pictures into docs/figures/.
 """
-import csv
-import json
 import os
 import subprocess
-import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from command import run_main
+from data import read_csv
+from files import write_csv
+from measure import ROOT, MeasureError, passed, problem_options
+
 STEPS = {"00": "00_naive/naive", "01": "01_fused_softmax/fused_softmax", "02": "02_online_softmax/online_softmax",
          "03": "03_flash_v1/flash_v1", "04": "04_flash_v2/flash_v2"}
 HEAD_DIM = 64
 SEQLENS = [64, 128, 256, 512]
 TILES = [(32, 16), (64, 32), (96, 48), (128, 64), (192, 96)]  # query rows, keys
 TILE_SEQLEN = 768  # a multiple of every one of them
-BY_SEQLEN, BY_TILE = "docs/data/traffic_by_seqlen.csv", "docs/data/traffic_by_tile.csv"
+BY_SEQLEN, BY_TILE = "traffic_by_seqlen.csv", "traffic_by_tile.csv"
 
 
 def closed_form(step, n, d, block_m=64, block_n=32):
@@ -46,52 +47,40 @@ def count(step, n, tile=None):
     name = f"{tile[0]}x{tile[1]}" if tile else ""
     program = f"build/emu{'-' + name if name else ''}/{STEPS[step]}.run"
     make = ["make", program, "BACKEND=emu"] + (["TILE=" + name] if name else [])
-    subprocess.run(make, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    out = subprocess.run([program, "--heads", "1", "--seqlen", str(n), "--head-dim", str(HEAD_DIM), "--json", "-"], cwd=ROOT,
-                         check=True, stdout=subprocess.PIPE, text=True).stdout
-    report = json.loads(out)
+    if subprocess.run(make, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
+        raise MeasureError(f"{' '.join(make)} failed")
+    report = passed(program, problem_options(1, 1, n, HEAD_DIM))
     model, counts = report["model"], report["counts"]
     row = {"step": step, "seqlen": n, "head_dim": HEAD_DIM, "read_bytes": counts["global_read_bytes"],
            "write_bytes": counts["global_write_bytes"], "formula_read_bytes": int(model["read_bytes"]),
            "formula_write_bytes": int(model["write_bytes"]), "distinct_bytes": counts["distinct_read_bytes"] + counts["distinct_write_bytes"]}
     if (row["read_bytes"], row["write_bytes"]) != (row["formula_read_bytes"], row["formula_write_bytes"]):
-        sys.exit(f"{STEPS[step]} at seqlen {n}: counted {row['read_bytes']} + {row['write_bytes']} bytes, its formula says "
-                 f"{row['formula_read_bytes']} + {row['formula_write_bytes']}")
+        raise MeasureError(f"{STEPS[step]} at seqlen {n}: counted {row['read_bytes']} + {row['write_bytes']} bytes, its formula "
+                           f"says {row['formula_read_bytes']} + {row['formula_write_bytes']}")
     if tile:
         row.update(block_m=tile[0], block_n=tile[1], shared_bytes=shared_bytes(HEAD_DIM, *tile))
     print(row, flush=True)
     return row
 
 
-def write_csv(path, rows):
-    path = os.path.join(ROOT, path)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_csv(path):
-    with open(os.path.join(ROOT, path), newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+def counted(path):
+    """The rows of one of the two CSVs, each compared with the closed form."""
+    rows = read_csv(path)
     for row in rows:
-        n, d = int(row["seqlen"]), int(row["head_dim"])
-        tile = (int(row["block_m"]), int(row["block_n"])) if "block_m" in row else (64, 32)
+        n, d = row.integer("seqlen"), row.integer("head_dim")
+        tile = (row.integer("block_m"), row.integer("block_n")) if "block_m" in row else (64, 32)
         expected = closed_form(row["step"], n, d, *tile)
-        if (int(row["read_bytes"]), int(row["write_bytes"])) != expected:
-            sys.exit(f"{path}: step {row['step']} at seqlen {n}, tile {tile}: counted {row['read_bytes']} + {row['write_bytes']}, "
-                     f"the closed form says {expected}")
-        row["bytes"] = int(row["read_bytes"]) + int(row["write_bytes"])
+        found = row.integer("read_bytes"), row.integer("write_bytes")
+        if found != expected:
+            raise MeasureError(f"{row.where}: counted {found[0]} + {found[1]} bytes, the closed form says {expected[0]} + {expected[1]}")
+        row["bytes"] = sum(found)
     return rows
 
 
 def by_seqlen(data, out):
     """Bytes that steps 00-04 ask for against seqlen."""
-    from figure import BLUE, GREEN, GREY, ORANGE, RED, Missing, plt, save, seqlen_axis
-    if not os.path.exists(data("traffic_by_seqlen.csv")):
-        raise Missing("docs/data/traffic_by_seqlen.csv (python3 common/bench/plot_traffic.py count)")
-    rows = read_csv(BY_SEQLEN)
+    from figure import BLUE, GREEN, GREY, ORANGE, RED, plt, save, seqlen_axis
+    rows = counted(data(BY_SEQLEN))
     colours = {"00": RED, "01": ORANGE, "02": ORANGE, "03": BLUE, "04": GREEN}
     labels = {"00": "00 naive", "01": "01 fused", "02": "02 online (on top of 01)", "03": "03 FlashAttention-1", "04": "04 FlashAttention-2"}
     figure, axes = plt.subplots(figsize=(8.8, 5))
@@ -100,7 +89,7 @@ def by_seqlen(data, out):
         if step != "02":
             axes.plot(lengths, [sum(closed_form(step, n, HEAD_DIM)) for n in lengths], color=colours[step])
         mine = [r for r in rows if r["step"] == step]
-        axes.plot([int(r["seqlen"]) for r in mine], [r["bytes"] for r in mine], MARKERS[step], color=colours[step], label=labels[step],
+        axes.plot([r.integer("seqlen") for r in mine], [r["bytes"] for r in mine], MARKERS[step], color=colours[step], label=labels[step],
                   fillstyle="none" if step == "02" else "full")
     axes.plot(lengths, [4 * n * (4 * HEAD_DIM + 1) for n in lengths], "--", color=GREY, linewidth=1.2,
               label="Q, K, V read and O, LSE written once")
@@ -109,19 +98,17 @@ def by_seqlen(data, out):
     axes.set_ylabel("bytes asked of global memory")
     axes.set_title("Marks: counted. Lines: the formula.")
     axes.legend(loc="upper left")
-    save(figure, out, f"One head, head_dim {HEAD_DIM}, not causal; counts of the CPU back end, the same on every machine: python3 common/bench/plot_traffic.py count{dated(BY_SEQLEN)}")
+    save(figure, out, f"One head, head_dim {HEAD_DIM}, not causal; counts of the CPU back end, the same on every machine: python3 common/bench/plot_traffic.py count{dated(data(BY_SEQLEN))}")
 
 
 def by_tile(data, out):
     """Bytes that steps 03 and 04 ask for against their shared memory."""
-    from figure import BLUE, GREEN, GREY, Missing, plt, save
-    if not os.path.exists(data("traffic_by_tile.csv")):
-        raise Missing("docs/data/traffic_by_tile.csv (python3 common/bench/plot_traffic.py count)")
-    rows = read_csv(BY_TILE)
+    from figure import BLUE, GREEN, GREY, plt, save
+    rows = counted(data(BY_TILE))
     figure, axes = plt.subplots(figsize=(8.8, 5))
     for step, name, colour in (("03", "03 FlashAttention-1", BLUE), ("04", "04 FlashAttention-2", GREEN)):
         mine = [r for r in rows if r["step"] == step]
-        points = [(int(r["shared_bytes"]) / 1024, r["bytes"] / 1e6) for r in mine]
+        points = [(r.integer("shared_bytes") / 1024, r["bytes"] / 1e6) for r in mine]
         axes.plot(*zip(*points), "-" + MARKERS[step], color=colour, label=name)
         for r, point in zip(mine, points):
             axes.annotate(f"{r['block_m']}x{r['block_n']}", point, textcoords="offset points", xytext=(6, 6), fontsize=9, color=colour)
@@ -138,7 +125,7 @@ def by_tile(data, out):
     axes.set_ylabel("MB asked of global memory")
     axes.set_title("Marks: counted.")
     axes.legend(loc="lower left")
-    save(figure, out, f"One head, N = {n}, d = {d}, not causal; counts of the CPU back end: python3 common/bench/plot_traffic.py count{dated(BY_TILE)}")
+    save(figure, out, f"One head, N = {n}, d = {d}, not causal; counts of the CPU back end: python3 common/bench/plot_traffic.py count{dated(data(BY_TILE))}")
 
 
 def dated(path):
@@ -154,16 +141,19 @@ FIGURES = {"traffic_by_seqlen": by_seqlen, "traffic_by_tile": by_tile}
 MARKERS = {"00": "s", "01": "^", "02": "v", "03": "o", "04": "D"}
 
 
-def main():
-    if sys.argv[1:] == ["count"]:
-        write_csv(BY_SEQLEN, [count(step, n) for step in STEPS for n in SEQLENS])
-        write_csv(BY_TILE, [count(step, TILE_SEQLEN, tile) for step in ("03", "04") for tile in TILES])
-    elif sys.argv[1:] == ["plot"]:
+def main(words):
+    data = lambda file: os.path.join(ROOT, "docs/data", file)
+    if words == ["count"]:
+        rows = [count(step, n) for step in STEPS for n in SEQLENS]
+        tile_rows = [count(step, TILE_SEQLEN, tile) for step in ("03", "04") for tile in TILES]
+        write_csv(data(BY_SEQLEN), rows)
+        write_csv(data(BY_TILE), tile_rows)
+    elif words == ["plot"]:
         for name, draw in FIGURES.items():
-            draw(lambda file: os.path.join(ROOT, "docs/data", file), f"build/figures/{name}.svg")
+            draw(data, f"build/figures/{name}.svg")
     else:
-        sys.exit(__doc__)
+        raise MeasureError(__doc__)
 
 
 if __name__ == "__main__":
-    main()
+    run_main(main)

@@ -3,18 +3,20 @@
 
     make plots                                   this machine's own, into build/figures/, from what `make ladder` left
                                                  in build/ladder.json: its ladder, and on a GPU its roofs
-    make figures [FIGURES="ladder roofline"]     the documents' pictures in docs/figures/, from docs/data/. A picture
-                                                 whose data aren't there is skipped, and a line says which. matplotlib's
-                                                 versions differ in small things, so git may show changes
+    make figures [FIGURES="ladder roofline"]     the documents' pictures in docs/figures/, from docs/data/. Where its data
+                                                 aren't there or are broken, a picture stays as it is, and the status is 1.
+                                                 matplotlib's versions differ in small things, so git may show changes
 """
 import os
 import sys
 
-from figure import Missing  # says so when matplotlib isn't there
-import plot_layouts
+import plot_layouts  # matplotlib: says so when it isn't there
 import plot_measured
 import plot_traffic
-from measure import ROOT
+from command import run_main
+from data import read_ladder
+from files import shown
+from measure import ROOT, MeasureError
 
 FIGURES = {**plot_measured.FIGURES, **plot_layouts.FIGURES, **plot_traffic.FIGURES}
 BUILD = os.environ.get("FLASH_BUILD", "build")
@@ -25,46 +27,39 @@ def in_data(name):
 
 
 def own():
-    ladder = os.path.join(BUILD, "ladder.json")
-    if not os.path.exists(os.path.join(ROOT, ladder)):
-        print(f"make plots draws what make ladder has measured, and there is no {ladder} yet: run make ladder first.", file=sys.stderr)
-        return 2
-    for name in ("ladder", "roofline"):
+    path = os.path.join(ROOT, BUILD, "ladder.json")
+    if not os.path.exists(path):
+        raise MeasureError(f"make plots draws what make ladder has measured, and there is no {shown(path)} yet: run make ladder first.")
+    for name in ["ladder"] + (["roofline"] if plot_measured.under_a_roof(read_ladder(path)) else []):
         out = os.path.join(BUILD, "figures", name + ".svg")
-        try:
-            FIGURES[name](lambda _: os.path.join(ROOT, ladder), out)
-            print(out)
-        except Missing as missing:
-            if name == "ladder":
-                print(f"{ladder} doesn't have {missing}: run make ladder again, without WATCH=0.", file=sys.stderr)
-                return 2
-            # No roofline: nothing was timed on a GPU.
+        FIGURES[name](lambda _: path, out)
+        print(out)
     return 0
 
 
 def of_the_documents(names):
     unknown = [n for n in names if n not in FIGURES]
     if unknown:
-        print(f"There is no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}.", file=sys.stderr)
-        return 2
+        raise MeasureError(f"There is no figure {', '.join(unknown)}; there are {', '.join(FIGURES)}.")
+    status = 0
     for name in names or FIGURES:
         out = os.path.join(os.environ.get("FLASH_FIGURES", "docs/figures"), name + ".svg")
         try:
             FIGURES[name](in_data, out)
-            print(f"{out}")
-        except Missing as missing:
-            print(f"{out}: skipped, for there is no {missing}")
-    return 0
+            print(out)
+        except MeasureError as error:
+            print(f"{out} is left as it is: {error}", file=sys.stderr)
+            status = 1
+    return status
 
 
 def main(words):
     if words[:1] == ["documents"]:
         return of_the_documents(words[1:])
     if words:
-        print(__doc__, file=sys.stderr)
-        return 2
+        raise MeasureError(__doc__)
     return own()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

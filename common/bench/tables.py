@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 """`make docs`: writes the tables between <!-- table:NAME --> and <!-- /table --> in every *.md from the files in
-docs/data/ (and table:figure-NAME: the picture docs/figures/NAME.svg, once it is there). With --check it changes nothing and ends with status 1 when a table isn't what the data give (`make test`).
-Where a table's data aren't there, its marks stay empty."""
+docs/data/ (and table:figure-NAME: the picture docs/figures/NAME.svg). With --check it changes nothing and ends with status 1
+when a table isn't what the data give (`make test`). Where a table's data aren't there or are broken, no document is changed."""
 import argparse
 import os
 import re
-import sys
 
-from data import Bench, read_csv, read_json, where_and_when
+from command import run_main
+from data import Bench, Row, read_csv, read_ladder, read_text, where_and_when
+from files import write_whole
 from ladder import climb, emu_rows, is_backward, markdown, ratio, share_of_roof
-from measure import ROOT, number_of
+from measure import ROOT, MeasureError, number_of
 
 MARKS = re.compile(r"(<!-- table:(\S+) -->\n)(.*?)(<!-- /table -->)", re.S)
 OPENING = re.compile(r"<!-- table:(\S+) -->")
@@ -36,9 +37,7 @@ def table(header, rows, first_right=1):
 
 def of_ladder(data):
     """Every step on one problem."""
-    ladder = read_json(data("h200_ladder.json"))
-    if not ladder:
-        return None
+    ladder = read_ladder(data("h200_ladder.json"))
     rows = []
     for name, r, over_previous, over_first, first in climb([(s["name"], s) for s in ladder["steps"]]):
         step = f"{number_of(name)} {name.split('/')[-1].lstrip('0123456789_')}"
@@ -55,8 +54,8 @@ def of_ladder(data):
 def of_012(data):
     """Times of 00, 01, 02 at the chapters' problem."""
     bench, seqlen = Bench(data("h200_fp32.csv")), 4096
-    if not bench or seqlen not in bench.seqlens():
-        return None
+    if seqlen not in bench.seqlens():
+        return ""
     dims = bench.headdims()
     header = ["step"] + [f"{what}, d = {d}" for d in dims for what in ("ms", "TFLOP/s", "x over previous")]
     rows, before = [], {}
@@ -94,12 +93,14 @@ def by_seqlen(bench, impls, direction, dtype, column, compare=None):
                     row.append(f"{mine['tflops'] / other['tflops']:.2f}" if mine and other else "")
                 rows.append(row)
             parts.append(f"{what}, {dtype}, head_dim {d}{', causal' if causal else ''}:\n\n" + table(header, rows, 0))
-    return "\n\n".join(parts) + "\n\n" + caption(*bench.source()) if parts else None
+    return "\n\n".join(parts) + "\n\n" + caption(*bench.source()) if parts else ""
 
 
 def side_by_side(bench, impls, direction, more):
     """TFLOP/s: a row a head_dim, mask and implementation, a column a seqlen; the last of `impls` against the first."""
     seqlens = bench.seqlens(impls)
+    if not seqlens:
+        return ""
     rows = []
     for d in bench.headdims():
         for causal in (0, 1):
@@ -117,29 +118,29 @@ def side_by_side(bench, impls, direction, more):
 def of_04_peers(data):
     bench = Bench(data("h200_fp32.csv"))
     impls = ("torch_efficient", "torch_math", "02_online_softmax/online_softmax", "04_flash_v2/flash_v2")
-    return side_by_side(bench, impls, "forward", "fp32, batch 2, heads 16") if bench else None
+    return side_by_side(bench, impls, "forward", "fp32, batch 2, heads 16")
 
 
 def of_05_peers(data):
     bench = Bench(data("h200_bf16.csv"))
-    return side_by_side(bench, ("torch_flash", "torch_cudnn", "05_tensor_core/3_pipeline"), "forward", "bf16") if bench else None
+    return side_by_side(bench, ("torch_flash", "torch_cudnn", "05_tensor_core/3_pipeline"), "forward", "bf16")
 
 
 def of_06_peers(data):
     bench = Bench(data("h200_bf16.csv"))
-    return side_by_side(bench, ("torch_flash", "torch_cudnn", "06_backward/2_tensor_core"), "backward", "bf16") if bench else None
+    return side_by_side(bench, ("torch_flash", "torch_cudnn", "06_backward/2_tensor_core"), "backward", "bf16")
 
 
 def of_034(data):
     bench = Bench(data("h200_fp32.csv"))
     impls = ("02_online_softmax/online_softmax", "03_flash_v1/flash_v1", "04_flash_v2/flash_v2", "torch_efficient", "torch_math")
-    return by_seqlen(bench, impls, "forward", "fp32", "ms", ("04_flash_v2/flash_v2", "03_flash_v1/flash_v1")) if bench else None
+    return by_seqlen(bench, impls, "forward", "fp32", "ms", ("04_flash_v2/flash_v2", "03_flash_v1/flash_v1"))
 
 
 def of_05(data):
     bench = Bench(data("h200_bf16.csv"))
     impls = ("05_tensor_core/1_mma", "05_tensor_core/2_ldmatrix", "05_tensor_core/3_pipeline", "torch_flash", "torch_cudnn")
-    return by_seqlen(bench, impls, "forward", "bf16", "tflops", ("05_tensor_core/3_pipeline", "torch_flash")) if bench else None
+    return by_seqlen(bench, impls, "forward", "bf16", "tflops", ("05_tensor_core/3_pipeline", "torch_flash"))
 
 
 def of_06(data):
@@ -149,24 +150,21 @@ def of_06(data):
              ("06_backward/1_recompute", "torch_efficient")),
             ("h200_bf16.csv", ("06_backward/2_tensor_core", "torch_flash", "torch_cudnn"), "bf16",
              ("06_backward/2_tensor_core", "torch_flash"))):
-        bench = Bench(data(file))
-        parts.append(bench and by_seqlen(bench, impls, "backward", dtype, "tflops", pair))
-    return "\n\n".join(p for p in parts if p) or None
+        parts.append(by_seqlen(Bench(data(file)), impls, "backward", dtype, "tflops", pair))
+    return "\n\n".join(p for p in parts if p)
 
 
 def of_counts(data):
     """The CPU back end's counts of every step."""
-    ladder = read_json(data("emu_ladder.json"))
-    if not ladder:
-        return None
+    ladder = read_ladder(data("emu_ladder.json"))
     rows = [(number_of(row[0]) if n else row[0], *row[3:]) for n, row in enumerate(emu_rows([(s["name"], s) for s in ladder["steps"]]))]
     return markdown(rows, right=range(1, len(rows[0]))) + f"\n\nThe CPU back end, {ladder['problem']}, each step in its first dtype: `{ladder['command']}`"
 
 
 def of_fp32(data):
     bench = Bench(data("h200_fp32.csv"))
-    impls = [i for i in bench.values("impl") if not is_backward(i)] if bench else []
-    return by_seqlen(bench, impls, "forward", "fp32", "tflops") if bench else None
+    impls = [i for i in bench.values("impl") if not is_backward(i)]
+    return by_seqlen(bench, impls, "forward", "fp32", "tflops")
 
 
 def of_clocks(data):
@@ -176,18 +174,17 @@ def of_clocks(data):
         bench = Bench(data(file))
         for whose, peers in (("steps", False), ("PyTorch", True)):
             for column, name in (("sm_mhz", "SM clock, MHz"), ("mem_mhz", "memory clock, MHz"), ("power_w", "power, W")):
-                seen = sorted(float(r[column]) for r in bench.rows if r[column] and r["ms"] and (r["impl"] in PEERS) == peers)
+                seen = sorted(r.number(column) for r in bench.rows if r[column] and r["ms"] and (r["impl"] in PEERS) == peers)
                 if seen:
                     rows.append((file, whose, name, f"{seen[0]:.0f}", f"{seen[len(seen) // 2]:.0f}", f"{seen[-1]:.0f}"))
-    return table(("file", "of", "highest in a row", "least", "median", "most"), rows, 3) if rows else None
+    return table(("file", "of", "highest in a row", "least", "median", "most"), rows, 3) if rows else ""
 
 
 def of_commands(data):
     """The commands that made docs/data/'s measurements, as the files have them."""
-    ladder = read_json(data("h200_ladder.json"))
-    commands = [ladder["command"]] if ladder else []
+    commands = [read_ladder(data("h200_ladder.json"))["command"]]
     commands += [c for file in ("h200_fp32.csv", "h200_bf16.csv") for c in Bench(data(file)).values("command")]
-    return "```sh\n" + "\n".join(commands) + "\n```" if commands else None
+    return "```sh\n" + "\n".join(commands) + "\n```"
 
 
 NCU = (  # what docs/tools.md's table asks of Nsight Compute, in its order
@@ -209,26 +206,21 @@ NCU = (  # what docs/tools.md's table asks of Nsight Compute, in its order
 
 def of_ncu(data):
     """Nsight Compute's answers for one kernel a column, head_dim 128."""
-    found = {r["metric"]: r for r in read_csv(data("ncu_h200.csv"))}
-    if not found:
-        return None
+    found = Row("ncu_h200.csv", {r["metric"]: r for r in read_csv(data("ncu_h200.csv"))})
     columns = [c for c in next(iter(found.values())) if c.endswith(" d128")]
     rows = []
     for label, metric in NCU:
-        values = [float(found[metric][c]) for c in columns]
+        values = [found[metric].number(c) for c in columns]
         rows.append([label] + [figure(v / 1e6 if "millions" in label else v) for v in values])
     return table(["question", *(c.split()[0] for c in columns)], rows)
 
 
 def of_probe(data):
-    path = data("probe_h200.txt")
-    if not os.path.exists(path):
-        return None
-    with open(path, encoding="utf-8") as f:
-        return "```text\n" + f.read().strip("\n") + "\n```"
+    text = read_text(data("probe_h200.txt")).strip("\n")
+    return text and f"```text\n{text}\n```"
 
 
-# Pictures that `make figures` draws from measurements: a document shows those that are there.
+# Pictures that `make figures` draws from measurements.
 PICTURES = {"ladder": "TFLOP/s of every step, as bars", "roofline": "The card's roofs and where each step stands",
             "tflops_fp32": "TFLOP/s against seqlen, steps 00 to 04 and PyTorch's fp32 kernels",
             "tflops_bf16": "TFLOP/s against seqlen, step 05 and PyTorch's bf16 kernels",
@@ -238,7 +230,7 @@ PICTURES = {"ladder": "TFLOP/s of every step, as bars", "roofline": "The card's 
 
 def picture(name, root, document):
     path = os.path.join(root, "docs/figures", name + ".svg")
-    return f"![{PICTURES[name]}]({os.path.relpath(path, os.path.dirname(document))})" if os.path.exists(path) else None
+    return os.path.exists(path) and f"![{PICTURES[name]}]({os.path.relpath(path, os.path.dirname(document))})"
 
 
 TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-04-peers": of_04_peers, "h200-05": of_05, "h200-05-peers": of_05_peers, "h200-06": of_06, "h200-06-peers": of_06_peers, "h200-fp32": of_fp32,
@@ -261,11 +253,10 @@ def main(argv):
     p.add_argument("--root", default=ROOT, help=argparse.SUPPRESS)
     a = p.parse_args(argv)
     data = lambda name: os.path.join(a.root, "docs/data", name)
-    made, wrong, changed = {}, [], []
+    made, wrong, new = {}, [], {}  # new: the text of each document with tables
     names = {*TABLES, *("figure-" + name for name in PICTURES)}
     for path in documents(a.root):
-        with open(path, encoding="utf-8") as f:
-            text = f.read()
+        text = read_text(path)
         name = os.path.relpath(path, a.root)
 
         def filled(match):
@@ -278,28 +269,33 @@ def main(argv):
                 if table_name not in made:
                     made[table_name] = TABLES[table_name](data)
                 content = made[table_name]
-            return match[1] + (f"\n{content}\n\n" if content else "") + match[4]
+            if not content:
+                raise MeasureError(f"{name}: there is nothing to put at '{table_name}'")
+            return f"{match[1]}\n{content}\n\n{match[4]}"
 
         for table_name in OPENING.findall(outside_code(text)):
             if table_name not in names:
                 wrong.append(f"{name} asks for a table '{table_name}'; there are {', '.join(sorted(names))}")
         if len(OPENING.findall(text)) != len(MARKS.findall(text)):
             wrong.append(f"{name} has a <!-- table:… --> that is never closed by <!-- /table -->")
-            continue
-        new = MARKS.sub(filled, text)
-        if new != text:
-            changed.append(name)
-            if not a.check:
-                with open(path, "w", encoding="utf-8") as f:
-                    f.write(new)
+        elif MARKS.search(text):
+            new[path] = text, MARKS.sub(filled, text)
+    if not new and not wrong:
+        raise MeasureError(f"No document under {a.root} has a table.")
+    changed = [path for path, (old, text) in new.items() if text != old]
     for sentence in wrong:
         print(sentence)
-    for name in changed:
-        print(f"{name}: a table is not what docs/data/ gives; `make docs` writes it anew" if a.check else f"{name}: written anew")
+    for path in changed:
+        name = os.path.relpath(path, a.root)
+        if not a.check and not wrong:
+            write_whole(path, new[path][1])
+            print(f"{name}: written anew")
+        elif a.check:
+            print(f"{name}: a table is not what docs/data/ gives; `make docs` writes it anew")
     if not changed and not wrong:
         print("Every table is what docs/data/ gives.")
     return 1 if wrong or (a.check and changed) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

@@ -3,6 +3,8 @@ and what isn't, and that the documents' tables are those that docs/data/ gives. 
 import csv
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -11,10 +13,12 @@ import xml.dom.minidom
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BENCH = os.path.join(ROOT, "common/bench")
+sys.path.insert(0, BENCH)
+from data import Bench as Measured, read_csv, read_ladder, where_and_when
 
 # A step that makes 1 TFLOP/s, or 0.001. What it does wrong is in its folder's name.
 FAKE_STEP = r'''#!%s
-import json, os, sys
+import json, os, signal, sys
 words = sys.argv[1:]
 with open(os.path.join(os.path.dirname(sys.argv[0]), "..", "calls"), "a") as f:
     f.write(os.path.basename(os.path.dirname(sys.argv[0])) + " " + " ".join(words) + "\n")
@@ -27,15 +31,19 @@ if "refuses" in folder:
 if "crashes" in folder:
     sys.stderr.write("boom\nmore\n")
     sys.exit(139)
+if "interrupted" in folder:  # a Ctrl-C while it runs
+    os.kill(os.getppid(), signal.SIGINT)
+    signal.pause()
 wrong = "wrong" in folder and n > 512
 flops = 4.0 * b * h * n * n * d
 ms = flops * (1e-6 if "slow" in folder else 1e-9)
 report = {"direction": "backward" if "_backward" in folder else "forward", "idea": "an idea", "device": "a fake",
-          "problem": {"dtype": value("--dtype", "fp32")}, "check": {"verdict": "fail" if wrong else "pass",
-          "message": "O is wrong\nin many places" if wrong else "fine"},
+          "problem": {"dtype": value("--dtype", "fp32")}, "check": {"verdict": "fail" if wrong or "races" in folder else "pass",
+          "message": "O is wrong\nin many places" if wrong else "fine", "max_error": 1, "rms_error": 1, "bound": 2},
+          "faults": [{"message": "a race"}] if "races" in folder else [],
           "time_ms": None if wrong else {"median": ms, "min": ms, "max": 2 * ms}, "tflops": None if wrong else flops / ms * 1e-9,
           "counts": None, "model": {"least_ms": ms / 4, "bound_by": "compute", "flops": flops, "read_bytes": flops / 8,
-          "write_bytes": flops / 8, "intensity": 100, "peak_tflops": 50, "peak_gb_per_s": 4000}}
+          "write_bytes": flops / 8, "min_bytes": 8, "workspace_bytes": 0, "intensity": 100, "peak_tflops": 50, "peak_gb_per_s": 4000}}
 print(json.dumps(report))
 sys.exit(1 if wrong else 0)
 ''' % sys.executable
@@ -67,9 +75,16 @@ class Bench(unittest.TestCase):
     def step(self, name):
         return self.write(f"build/cuda/{name}.run", FAKE_STEP)
 
-    def python(self, script, *words):
+    def python(self, script, *words, **more):
         return subprocess.run([sys.executable, os.path.join(BENCH, script), *words], env=self.environment, cwd=self.folder,
-                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, **more)
+
+    def refused(self, done, sentence=""):
+        """It ended with a sentence, and not well."""
+        self.assertNotEqual(done.returncode, 0, done.stdout)
+        self.assertNotIn("Traceback", done.stderr)
+        self.assertIn(sentence, done.stderr)
+        self.assertTrue(done.stderr.strip())
 
     def bench(self, *words, status=0):
         out = os.path.join(self.folder, "out.csv")
@@ -167,6 +182,101 @@ class Bench(unittest.TestCase):
         self.assertEqual([s["name"] for s in kept["steps"]], ["00_slow/slow", "01_refuses/refuses", "02_two/two", "06_backward/1_three"])
         self.assertEqual(kept["gpu"], "A Fake GPU")
 
+    def test_ladder_mistakes(self):
+        """Found before anything is run, and what an earlier ladder left stays."""
+        out = self.write("ladder.json", "an earlier one")
+        step = self.step("00_one/one")
+        for words in (["--seqlen", "0"], ["--batch", "0"], ["--heads", "0"], ["--seqlen", "-5"], ["--head-dim", "0"], ["07_nothing"],
+                      ["README.md"], ["--out", "/nowhere/x.json"], ["--out", self.folder]):
+            with self.subTest(words):
+                done = self.python("ladder.py", step, *words, *([] if "--out" in words else ["--out", out]))
+                self.refused(done, "is a folder" if words[-1] == self.folder else words[-1])
+        self.assertFalse(os.path.exists(os.path.join(self.folder, "build/cuda/calls")))
+        self.refused(self.python("ladder.py", self.step("01_refuses/refuses"), "--out", out), "No step has a figure")
+        self.assertEqual(self.text_of(out), "an earlier one")
+        self.assertEqual(self.python("ladder.py", step, "--out", out).returncode, 0)
+        self.assertIn('"steps"', self.text_of(out))
+
+    def text_of(self, path):
+        with open(os.path.join(self.folder, path), encoding="utf-8") as f:
+            return f.read()
+
+    def test_results_are_written_whole_or_not_at_all(self):
+        out = self.write("ladder.json", "an earlier one")
+        full = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))  # as a full disk
+        self.refused(self.python("ladder.py", self.step("00_one/one"), "--out", out, preexec_fn=full), "ladder.json")
+        done = self.python("ladder.py", self.step("00_one/one"), self.step("01_interrupted/interrupted"), "--out", out)
+        self.refused(done, "Stopped.")
+        self.assertEqual((done.returncode, len(done.stderr.splitlines())), (130, 1))
+        self.assertEqual(self.text_of(out), "an earlier one")
+        self.assertFalse(os.path.exists(out + ".part"))
+        # A bench of hours keeps its rows, beside the file.
+        words = "--seqlens", "512", "--headdims", "64", "--causal", "0", "--reps", "1", "--out", out
+        done = self.python("bench.py", self.step("00_one/one"), self.step("01_interrupted/interrupted"), *words)
+        self.refused(done, "ladder.json.part")
+        self.assertEqual(self.text_of(out), "an earlier one")
+        self.assertEqual([r["impl"] for r in read_csv(out + ".part")], ["00_one/one"])
+
+    def test_a_race_is_told(self):
+        out = os.path.join(self.folder, "ladder.json")
+        done = self.python("ladder.py", self.step("00_races/races"), "--out", out)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("FAIL 00_races/races: a race\n", done.stdout)
+        self.assertEqual(read_ladder(out)["steps"][0]["check"], {"verdict": "fail", "message": "a race"})
+
+    def test_forward_and_backward_are_ladders_of_their_own(self):
+        steps = [self.step(name) for name in ("00_slow/slow", "02_two/two", "06_backward/1_three", "07_mine/mine")]
+        done = self.python("ladder.py", *steps, "--out", os.path.join(self.folder, "ladder.json"))
+        lines = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in done.stdout.splitlines() if line.startswith("| ")}
+        self.assertEqual(lines["06_backward/1_three"][5:7], ["", "1.00 (06.1)"])
+        self.assertEqual(lines["07_mine/mine"][5:7], ["1.00", "1000"])  # over 02, over 00
+
+    def test_counts(self):
+        """`make counts` replaces its files when every run has passed, and else none of them."""
+        self.environment["FLASH_DATA"] = data = os.path.join(self.folder, "data")
+        os.mkdir(data)
+        landings = ["04_flash_v2/flash_v2", "05_tensor_core/3_pipeline"]
+        for folder in ("emu", "fast"):
+            for name in landings:
+                self.write(f"build/{folder}/{name}.run", FAKE_STEP)
+        self.write("build/emu/00_races/races.run", FAKE_STEP)
+        self.write("build/fast/00_races/races.run", FAKE_STEP.replace('"races"', '"nothing"'))  # not watched: not found
+        self.write("build/emu/03_half/half.run", FAKE_STEP)  # and not in build/fast
+        folders = [os.path.join(self.folder, "build", name) for name in ("emu", "fast")]
+        texts = lambda: {name: self.text_of(os.path.join(data, name)) for name in os.listdir(data)}
+        for more, sentence in (["00_races/races"], "a race"), (["03_half/half"], "03_half"), (["nonsense"], "nonsense"):
+            with self.subTest(more):
+                self.refused(self.python("counts.py", *folders, *landings, *more), sentence)
+                self.assertEqual(texts(), {})
+        done = self.python("counts.py", *folders, *landings)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(sorted(texts()), ["emu_ladder.json", "error_by_seqlen.csv", "memory.csv"])
+        self.assertEqual([s["name"] for s in read_ladder(os.path.join(data, "emu_ladder.json"))["steps"]], landings)
+        self.assertEqual(len(read_csv(os.path.join(data, "memory.csv"))), 2 * 4)
+
+    def test_called_with_nonsense(self):
+        for command in (["bench.py", "x", "y"], ["ladder.py"], ["counts.py"], ["counts.py", "a"], ["counts.py", "a", "b", "nonsense"],
+                        ["peers.py"], ["../make/diff_steps.py"], ["../make/diff_steps.py", "a", "b"], ["tables.py", "--root", "/nowhere"],
+                        ["plot_traffic.py", "nonsense"]):
+            with self.subTest(command):
+                self.refused(self.python(*command))
+
+    def test_make_refuses(self):
+        """Before anything is built: a compiler that is asked for anything fails with no sentence."""
+        self.write("bin/nvidia-smi", "#!/bin/sh\nexit 9\n")
+        environment = {k: v for k, v in self.environment.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TILE", "WATCH", "BACKEND")}
+        for words, sentence in ((["ladder", "TILE=64x32"], "make ladder takes each step with its own tile size"),
+                                (["counts", "TILE=64x32"], "make counts takes each step with its own tile size"),
+                                (["bench", "TILE=64x32"], "make bench takes each step with its own tile size"),
+                                (["ladder", "BACKEND=emu", "WATCH=0"], "nothing is counted"),
+                                (["ladder", "BACKEND=cuda"], "nvidia-smi shows none"), (["bench", "BACKEND=cuda"], "nvidia-smi shows none"),
+                                (["probe", "BACKEND=cuda"], "nvidia-smi shows none"), (["probe", "BACKEND=emu"], "make probe measures a GPU"),
+                                (["diff", "2", "3", "4"], "make diff compares two steps")):
+            with self.subTest(words):
+                done = subprocess.run(["make", *words, "NVCC=false", "CXX=false"], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+                self.refused(done, sentence)
+                self.assertEqual(done.stdout, "")
 
     def test_plots_without_matplotlib(self):
         self.write("matplotlib.py", "raise ImportError('no')")
@@ -239,13 +349,26 @@ class Bench(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stderr)
         wanted = ["ladder", "tflops_fp32", "tflops_bf16", "tflops_backward", "time_by_seqlen", "roofline"]
         done = self.plots("documents", *wanted, "memory", FLASH_DATA=data, FLASH_FIGURES=figures)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertIn("memory.svg: skipped, for there is no docs/data/memory.csv (make counts)", done.stdout)
+        self.assertEqual(done.returncode, 1)  # for memory's data alone aren't there; the others are drawn
+        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+        self.assertIn("memory.csv", done.stderr)
         self.assertEqual(sorted(os.listdir(figures)), sorted(f"{name}.svg" for name in wanted))
         for name in wanted:
             words = self.words_in(os.path.join(figures, name + ".svg"))
             self.assertIn("A Fake GPU", words)
             self.assertIn("make ", words)
+        # Data that are broken leave a picture as it was.
+        broken = {"traffic_by_tile.csv": ("traffic_by_tile", "step,seqlen\n"), "h200_ladder.json": ("roofline", "{}"),
+                  "h200_fp32.csv": ("tflops_fp32", "impl,ms\na,b\n")}
+        for file, (picture, text) in broken.items():
+            self.write(os.path.join("data", file), text)
+            self.write(f"figures/{picture}.svg", "as it was")
+        done = self.plots("documents", *(picture for picture, _ in broken.values()), FLASH_DATA=data, FLASH_FIGURES=figures)
+        self.refused(done)
+        for file, (picture, _) in broken.items():
+            with self.subTest(file):
+                self.assertIn(file, done.stderr)
+                self.assertEqual(self.text_of(f"figures/{picture}.svg"), "as it was")
 
 
 class Tables(unittest.TestCase):
@@ -256,6 +379,19 @@ class Tables(unittest.TestCase):
     def test_documents_are_up_to_date(self):
         done = self.tables("--check")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def test_pictures_are_those_of_the_data(self):
+        """Each says in its last line which commit and day its data are of."""
+        data = lambda name: os.path.join(ROOT, "docs/data", name)
+        ladder = where_and_when(read_ladder(data("h200_ladder.json")))
+        fp32, bf16 = (Measured(data(f"h200_{dtype}.csv")).source()[0] for dtype in ("fp32", "bf16"))
+        sources = {"ladder": ladder, "roofline": ladder, "tflops_fp32": fp32, "time_by_seqlen": fp32, "tflops_bf16": bf16, "tflops_backward": bf16}
+        for name in ("memory", "error_by_seqlen"):
+            row = read_csv(data(name + ".csv"))[0]
+            sources[name] = f"{row['date']}, commit {row['commit']}"
+        for name, source in sources.items():
+            with self.subTest(name, hint="make figures draws it anew"), open(os.path.join(ROOT, f"docs/figures/{name}.svg"), encoding="utf-8") as f:
+                self.assertIn(source, " ".join(re.sub("<[^>]*>", " ", f.read()).split()))
 
     def test_counts_are_those_of_the_kernels(self):
         """docs/data/emu_ladder.json, which a table shows, against the kernels as they are now."""
@@ -286,7 +422,6 @@ class Tables(unittest.TestCase):
 
             empty = "Before\n\n<!-- table:ladder -->\n<!-- /table -->\n\nAfter\n"
             write("README.md", empty)
-            self.assertEqual(self.tables("--check", root=root).returncode, 0)  # no data: empty marks are right
             step = {"name": "00_naive/naive", "idea": "an idea", "direction": "forward", "problem": {"dtype": "fp32"},
                     "check": {"verdict": "pass"}, "time_ms": {"median": 12.5}, "tflops": 3.25,
                     "model": {"least_ms": 6.25, "bound_by": "memory"}}
@@ -304,11 +439,50 @@ class Tables(unittest.TestCase):
             self.assertEqual(self.tables("--check", root=root).returncode, 0)
             write("README.md", page().replace("12.5", "11.5"))  # a figure changed by hand
             self.assertEqual(self.tables("--check", root=root).returncode, 1)
+            # Without its data a table isn't emptied, nor passed over; the sentence names the file.
+            good = page()
+            for text in (None, "", "{", "{}", "[]", *(json.dumps(dict(data, steps=steps)) for steps in ([], [{}], 3))):
+                with self.subTest(text):
+                    os.unlink(os.path.join(root, "docs/data/h200_ladder.json"))
+                    if text is not None:
+                        write("docs/data/h200_ladder.json", text)
+                    for words in ((), ("--check",)):
+                        done = self.tables(*words, root=root)
+                        self.assertEqual(done.returncode, 2)
+                        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+                        self.assertIn("h200_ladder.json", done.stderr)
+                        self.assertEqual(page(), good)
+                    write("docs/data/h200_ladder.json", "")
+            write("docs/data/h200_ladder.json", json.dumps(data))
             for wrong, sentence in (("<!-- table:nothing -->\n<!-- /table -->\n", "nothing"), ("<!-- table:ladder -->\n", "never closed")):
                 write("README.md", wrong)
                 done = self.tables("--check", root=root)
                 self.assertEqual(done.returncode, 1)
                 self.assertIn(sentence, done.stdout)
+
+
+    def test_broken_csv(self):
+        """One sentence, with the file and the line."""
+        header = "impl,direction,verdict,seqlen,head_dim,causal,ms,tflops,command\n"
+        row = "00_naive/naive,forward,pass,4096,64,0,1.5,2.5,make bench\n"
+        with tempfile.TemporaryDirectory() as root:
+            os.makedirs(os.path.join(root, "docs/data"))
+            with open(os.path.join(root, "README.md"), "w", encoding="utf-8") as f:
+                f.write("<!-- table:h200-fp32 -->\n<!-- /table -->\n")
+            for text, sentence in ((header + row, None), ("", "no rows"), (header, "no rows"), (header.replace("impl", "imp") + row, "line 2 has no 'impl'"),
+                                   (header + row + row[:20], "line 3 doesn't have as many fields"), (header + row.replace("4096", "fourk"), "line 2: seqlen is 'fourk'"),
+                                   (header + row.replace("1.5", "fast"), "line 2: ms is 'fast'"), (header + row.replace("1.5", ""), "no times"),
+                                   (header + row.replace("forward", "backward"), "nothing to put at 'h200-fp32'"), (header + row + "\udcff", "is not text"),
+                                   (header + row + '"', "unexpected end")):
+                with open(os.path.join(root, "docs/data/h200_fp32.csv"), "w", encoding="utf-8", errors="surrogateescape") as f:
+                    f.write(text)
+                with self.subTest(sentence):
+                    done = self.tables(root=root)
+                    self.assertEqual(done.returncode, 2 if sentence else 0, done.stderr)
+                    if sentence:
+                        self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
+                        self.assertIn("h200_fp32.csv" if "nothing" not in sentence else "README.md", done.stderr)
+                        self.assertIn(sentence, done.stderr)
 
 
 def main():
