@@ -1,5 +1,5 @@
 // Two kinds of words: *where* (rows past a tile, the last columns, one head, rows without a key) and *what* (a constant,
-// a factor, never written, or what another formula gives: check_formulas.h).
+// a factor, the NaN of untouched memory, or what another formula gives: check_formulas.h).
 #include "common/check_pattern.h"
 
 #include <algorithm>
@@ -138,15 +138,16 @@ std::string where_columns(const CheckedRows& t) {
 // exp() of fp32 overflows above 88.7 and underflows below -103.
 const double kExpOverflows = 88.7, kExpUnderflows = -103;
 
-// Outputs hold bytes 0xFF before the kernel runs: a NaN, but not one that arithmetic makes.
-bool is_untouched(const CheckedRows& t, float value) {
+// Memory holds bytes 0xFF before the kernel runs: a NaN, but not one that arithmetic makes. A CPU's arithmetic hands it
+// on, so an output may also have it from shared memory that nobody wrote.
+bool is_first_nan(const CheckedRows& t, float value) {
   const Dtype dtype = t.tensor == "LSE" ? Dtype::fp32 : t.dtype;
   const float before = unpack(dtype, std::vector<unsigned char>(dtype_bytes(dtype), 0xff))[0];
   return std::memcmp(&before, &value, sizeof value) == 0;
 }
 
 std::string what_not_finite(const Problem& p, const Inputs& in, const CheckedRows& t) {
-  size_t nan = 0, infinite = 0, untouched = 0, wrong = 0;
+  size_t nan = 0, infinite = 0, first_nan = 0, wrong = 0;
   bool explained = !of_keys(t) && t.tensor != "dQ", underflows_too = false, overflows_too = false;
   int tried = 0;
   for (size_t r = 0; r < t.rows.size(); ++r) {
@@ -158,7 +159,7 @@ std::string what_not_finite(const Problem& p, const Inputs& in, const CheckedRow
       nan += std::isnan(t.got[e]);
       infinite += std::isinf(t.got[e]);
       if (!std::isfinite(t.got[e])) finite = false;
-      untouched += is_untouched(t, t.got[e]);
+      first_nan += is_first_nan(t, t.got[e]);
     }
     if (!explained || (finite && tried > 200)) continue;
     ++tried;
@@ -176,11 +177,11 @@ std::string what_not_finite(const Problem& p, const Inputs& in, const CheckedRow
     return n == wrong ? "all wrong elements"
                       : std::to_string(n) + " of the " + std::to_string(wrong) + " wrong elements";
   };
-  if (untouched == nan && infinite == 0)
-    return count(untouched) + " were never written: what was there before the run still is";
+  const std::string memory = "the NaN that memory starts with: never written, or computed from what nobody wrote";
+  if (first_nan == nan && infinite == 0) return count(first_nan) + " hold " + memory;
   std::string text = nan ? "NaN in " + count(nan) : "";
   if (infinite) text += (text.empty() ? "" : " and ") + ("infinity in " + count(infinite));
-  if (untouched > 0) text += " (" + std::to_string(untouched) + " of them never written)";
+  if (first_nan > 0) text += " (" + std::to_string(first_nan) + " of them " + memory + ")";
   if (explained && overflows_too)
     return text +
            ", in the rows with a score above 88, where exp() overflows, and in no other: was the row's maximum "
