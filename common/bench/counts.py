@@ -50,7 +50,7 @@ def main(argv):
     results, kept = ladder.measure(ladder.arguments(programs + options), options)
     for name, report in results:
         if verdict_of(report) != "pass":
-            raise MeasureError(f"{name}: {verdict_of(report)}, {message_of(report)}; nothing is written.")
+            raise MeasureError(f"Nothing is written, for {name} didn't pass ({verdict_of(report)}): {message_of(report)}")
     ladder.show(results, kept, False)
     where = machine()
     tables = {name: [dict(row, date=where["date"], commit=where["commit"]) for row in rows]

@@ -15,8 +15,9 @@ def shown(path):
 def written_whole(path, keep_part=False):
     """A file to write to. When something goes wrong on the way `path` stays as it was; what was written until then goes,
     or with keep_part stays in FILE.part. Begun before a long work, it finds a path that can't be written to first."""
-    if os.path.isdir(path):
-        raise IsADirectoryError(0, "is a folder", path)
+    if os.path.exists(path) and not os.path.isfile(path):  # a folder; /dev/null, which would become a file
+        raise OSError(0, "is not a plain file", path)
+    path = os.path.realpath(path)
     part = path + ".part"
     file = open(part, "w", newline="", encoding="utf-8")
     try:

@@ -27,7 +27,7 @@ def draw_ladder(ladder, out):
     timed = [s for s in ladder["steps"] if s.get("time_ms")]
     steps = timed or [s for s in ladder["steps"] if s.get("counts")]
     if not steps:
-        raise MeasureError("no step has a time or counts")
+        raise MeasureError(f"{ladder.where}: no step has a time or counts")
     if timed:
         values = [s["tflops"] for s in steps]
         words = [f"{v:.3g}" for v in values]

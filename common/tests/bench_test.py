@@ -61,7 +61,7 @@ class Bench(unittest.TestCase):
         self.temporary = tempfile.TemporaryDirectory()
         self.folder = self.temporary.name
         self.addCleanup(self.temporary.cleanup)
-        self.environment = dict(os.environ, FLASH_COMMIT="abc1234", PATH=os.path.join(self.folder, "bin") + ":" + os.environ["PATH"])
+        self.environment = dict(os.environ, FLASH_COMMIT="abc1234", PYTHONDONTWRITEBYTECODE="1", PATH=os.path.join(self.folder, "bin") + ":" + os.environ["PATH"])
         self.write("bin/nvidia-smi", FAKE_SMI)
 
     def write(self, path, content):
@@ -186,11 +186,12 @@ class Bench(unittest.TestCase):
         """Found before anything is run, and what an earlier ladder left stays."""
         out = self.write("ladder.json", "an earlier one")
         step = self.step("00_one/one")
+        os.mkfifo(os.path.join(self.folder, "device"))
         for words in (["--seqlen", "0"], ["--batch", "0"], ["--heads", "0"], ["--seqlen", "-5"], ["--head-dim", "0"], ["07_nothing"],
-                      ["README.md"], ["--out", "/nowhere/x.json"], ["--out", self.folder]):
+                      ["README.md"], ["--out", "/nowhere/x.json"], ["--out", self.folder], ["--out", "device"]):
             with self.subTest(words):
                 done = self.python("ladder.py", step, *words, *([] if "--out" in words else ["--out", out]))
-                self.refused(done, "is a folder" if words[-1] == self.folder else words[-1])
+                self.refused(done, "is not a plain file" if words[-1] == self.folder else words[-1])
         self.assertFalse(os.path.exists(os.path.join(self.folder, "build/cuda/calls")))
         self.refused(self.python("ladder.py", self.step("01_refuses/refuses"), "--out", out), "No step has a figure")
         self.assertEqual(self.text_of(out), "an earlier one")
