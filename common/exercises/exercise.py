@@ -163,7 +163,8 @@ def hint(exercise, state):
     for n, text in enumerate(exercise.hints[:tier], 1):
         print(f"Hint {n} of {len(exercise.hints)}: {text}\n")
     if tier == len(exercise.hints) and shown == tier:
-        print(f"There are no more hints. `make solution {exercise.id} FORCE=1` shows the solution.")
+        force = "" if exercise.name in state["passed"] else " FORCE=1"
+        print(f"There are no more hints. `make solution {exercise.id}{force}` shows the solution.")
 
 
 def solution(exercise, state, force):
