@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "common/error.h"
+
 namespace flash {
 
 static std::vector<StepInfo>& registry() {
@@ -16,7 +18,15 @@ RegisterStep::RegisterStep(const StepInfo& info) {
 }
 
 const std::vector<StepInfo>& linked_steps() { return registry(); }
-const StepInfo& main_step() { return registry().back(); }
+
+const StepInfo& main_step() {
+  if (registry().empty()) {
+    throw Error(kUsage,
+                "this program registers no step: its kernel file must end with `const flash::RegisterStep "
+                "registered(step_info());`");
+  }
+  return registry().back();
+}
 
 const char* dtype_name(Dtype dtype) {
   switch (dtype) {

@@ -115,6 +115,7 @@ struct RegisterStep {
 // The steps linked into this program, sorted by name.
 const std::vector<StepInfo>& linked_steps();
 // The step this program is about: the last of linked_steps() (a backward step is linked with a forward one).
+// Throws Error(kUsage) where none is linked: a kernel file that registers no step.
 const StepInfo& main_step();
 
 // "" if the step takes the problem on the device, else the reason: dtype, head_dim, compute capability, then supports().

@@ -218,6 +218,18 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(result.returncode, USAGE)
         self.assertIn("make step 02", result.stderr)
 
+    def test_a_kernel_file_that_registers_no_step(self):
+        with tempfile.TemporaryDirectory() as folder:
+            source = os.path.join(folder, "mine.cu")
+            open(source, "w").close()
+            built = make("-s", f"{folder}/fast.run", f"SOURCE={source}", f"LANDING={FORWARD}", f"OUT={folder}")
+            self.assertEqual(built.returncode, 0, built.stderr)
+            for arguments in ([], ["--help"], ["--list"], ["--json", "-"]):
+                result = subprocess.run([os.path.join(folder, "fast.run"), *arguments], capture_output=True, text=True)
+                self.assertEqual((result.returncode, result.stdout), (USAGE, ""))
+                self.assertEqual(result.stderr, "./run: this program registers no step: its kernel file must end with "
+                                                "`const flash::RegisterStep registered(step_info());`\n")
+
     def test_shuffled(self):
         result = run("--seqlen", 50, environment={"EMU_SEED": "3"})
         self.assertEqual(result.returncode, PASS, result.stdout + result.stderr)
