@@ -305,7 +305,7 @@ EXERCISE = FORCE="$(FORCE)" python3 common/exercises/exercise.py
 exercises:
 	$(EXERCISE) list
 grade:
-	python3 common/exercises/grade.py $(SUBMISSIONS)
+	python3 common/exercises/grade.py "$$SUBMISSIONS" "$$SEED"
 ifndef WRONG
 exercise:
 	$(EXERCISE) begin $(WORDS)
@@ -318,9 +318,9 @@ endif
 # A student's file SOURCE in the place of LANDING's kernel: $(OUT)/watched.run, watched.test, fast.run, fast.test.
 ifdef SOURCE
 $(OUT)/watched.o: $(SOURCE)
-	mkdir -p $(@D); $(CXX) $(WATCHED_FLAGS) -Werror $(DEPS) -x c++ -c $< -o $@
+	mkdir -p $(@D); $(CXX) $(WATCHED_FLAGS) $(SOURCE_FLAGS) $(DEPS) -x c++ -c $< -o $@
 $(OUT)/fast.o: $(SOURCE)
-	mkdir -p $(@D); $(CXX) $(FAST_FLAGS) -Werror $(DEPS) -x c++ -c $< -o $@
+	mkdir -p $(@D); $(CXX) $(FAST_FLAGS) $(SOURCE_FLAGS) $(DEPS) -x c++ -c $< -o $@
 others = $(patsubst %,$1/%.o,$(call forwards_for,$(call folder,$(LANDING))))
 $(OUT)/%.run: $(OUT)/%.o $(RUN) $(HARNESS) $(EMU_BACKEND) $(call others,$(FAST))
 	$(CXX) -pthread $^ -o $@

@@ -2,23 +2,28 @@
 """`make grade SUBMISSIONS=dir`: for an instructor. dir/STUDENT/ holds a student's work files (3x2_NAME.cu, as in work/).
 
 Each file is built in its step's place and run as a process of its own, under a time and a memory limit, on inputs that
-this program draws anew (lengths and seeds that no test uses). ./run's own checker judges it (O and LSE, or the gradients),
-and what it writes is compared here with what the ladder's own kernel writes. Nothing else of a submission is taken or run.
+this program draws anew (lengths and numbers that no test uses), the same for every student; SEED=… draws those of a
+former run again. ./run's own checker judges it (O and LSE, or the gradients), and what it writes is compared here with
+what the ladder's own kernel writes. Nothing else of a submission is taken or run.
 It is no sandbox: a kernel file is C++ that runs as you do.
 """
 import array
+import csv
+import io
 import json
 import math
 import os
 import random
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
-from judge import FULL_POINTS, build, measured_count, run_limited
+from judge import FULL_POINTS, build, measured_count, missing_step, run_limited
 from patches import ROOT, ExerciseError, all_exercises
 
 SECONDS = 60
@@ -62,7 +67,7 @@ def read_npy(path, dtype):
 # ---- problems of the day --------------------------------------------------------------------------------------------
 
 
-# Every submission meets one of each kind, with lengths and numbers of its own: what breaks kernels must not be left to luck.
+# Every submission meets one of each kind: what breaks kernels must not be left to luck.
 KINDS = ("unequal", "causal", "no_key", "negative", "large", "wide")
 
 
@@ -90,6 +95,11 @@ def draw_problem(rng, landing, kind):
         "backward": backward,
         "kind": kind,
     }
+
+
+def problem_text(p):
+    text = f"batch {p['batch']} heads {p['heads']}/{p['kv_heads']} seqlen {p['seqlen']}, {p['seqlen_k']} d {p['head_dim']}"
+    return text + (" causal" if p["causal"] else "") + (f" {p['kind']}" if p["kind"] in ("negative", "large") else "")
 
 
 def draw_value(rng, kind, name):
@@ -122,18 +132,18 @@ def what_is_wrong(result):
     return next((line for line in lines if " is wrong: " in line), lines[0])
 
 
+def limit():
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 def run_on(program, p, inputs, folder, limited):
     """-> output values, or a sentence"""
     outputs = [os.path.join(folder, n + ".npy") for n in (("dq", "dk", "dv") if p["backward"] else ("o",))]
     report = os.path.join(folder, "run.json")
     command = [program, "--input", ",".join(inputs), "--output", ",".join(outputs), "--json", report]
     command += ["--dtype", p["dtype"]] + (["--causal"] if p["causal"] else [])
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
     for path in outputs + [report]:
         if os.path.exists(path):
             os.remove(path)
@@ -171,9 +181,9 @@ class Ladder:
     def program(self, source, landing):
         if source not in self.built:
             out = "build/exercise/" + re.sub(r"\W+", "_", source)
-            errors = build(source, landing, out, ["watched.run"])
-            if errors:
-                raise ExerciseError(f"{source} doesn't build: {errors}")
+            built, text = build(source, landing, out, "watched.run")
+            if not built:
+                raise ExerciseError(f"{source} doesn't build: {text}")
             self.built[source] = os.path.join(ROOT, out, "watched.run")
         return self.built[source]
 
@@ -200,16 +210,30 @@ def points_for_count(count, solution, broken, points):
     return round(points * max(0.0, (none - count) / (none - full)), 2) if none > full else 0
 
 
-def grade_file(path, exercise, ladder, rng):
+def first_error(text):
+    """The line of g++'s or the linker's text that says what is wrong; "In function …:" says only where."""
+    lines = text.splitlines()
+    return next((l for l in lines if re.search(r"\berror: |undefined reference|multiple definition", l)), lines[0])
+
+
+def grade_file(path, exercise, ladder, seed):
     """-> (points, what was seen)"""
+    if os.path.islink(path) or not os.path.isfile(path):
+        return 0, f"{os.path.basename(path)} is no file but a {'link' if os.path.islink(path) else 'folder or a device'}"
+    rng = random.Random(f"{seed} {exercise.id}")
     with tempfile.TemporaryDirectory() as folder:
         source = os.path.join(folder, os.path.basename(path))
-        shutil.copyfile(path, source)
+        try:
+            shutil.copyfile(path, source)
+        except OSError as error:
+            return 0, f"{os.path.basename(path)} can't be read: {error.strerror or error}"
         out = os.path.join(folder, "build")
-        errors = build(source, exercise.landing, out, ["watched.run"])
-        if errors:
-            return 0, "doesn't compile: " + errors.replace(folder + "/", "").splitlines()[0]
+        built, text = build(source, exercise.landing, out, "watched.run", env=dict(os.environ, LC_ALL="C"))
+        if not built:
+            return 0, "doesn't compile: " + first_error(text.replace(folder + "/", ""))
         program = os.path.join(out, "watched.run")
+        if text := missing_step(program, exercise.landing, preexec_fn=limit):
+            return 0, text
         for kind in KINDS:
             p = draw_problem(rng, exercise.landing, kind)
             inputs = write_inputs(rng, p, folder)
@@ -217,13 +241,11 @@ def grade_file(path, exercise, ladder, rng):
             if isinstance(expected, str):
                 raise ExerciseError(f"{exercise.kernel} itself fails on {p}: {expected}")
             got = run_on(program, p, inputs, folder, True)
-            shape = f"batch {p['batch']} heads {p['heads']}/{p['kv_heads']} seqlen {p['seqlen']}, {p['seqlen_k']}"
-            shape += f" d {p['head_dim']}" + (" causal" if p["causal"] else "") + (f" {kind}" if kind in ("negative", "large") else "")
             if isinstance(got, str):
-                return 0, f"{shape}: {got.replace(folder + '/', '')}"
+                return 0, f"{problem_text(p)}: {got.replace(folder + '/', '')}"
             error = difference(got, expected)
             if not error <= (1e-4 if p["dtype"] == "fp32" else 2e-2):
-                return 0, f"{shape}: relative error {error:.2g}"
+                return 0, f"{problem_text(p)}: relative error {error:.2g}"
         if exercise.count:
             count, solution_count = measured_count(program, exercise), ladder.count(exercise.kernel, exercise)
             if count is None:
@@ -236,41 +258,139 @@ def grade_file(path, exercise, ladder, rng):
         return exercise.points, "right"
 
 
-def main(arguments):
-    if len(arguments) != 1:
-        raise ExerciseError("usage: make grade SUBMISSIONS=dir, a folder with one folder a student")
-    if not os.path.isdir(arguments[0]):
-        raise ExerciseError(f"there is no folder {arguments[0]}")
-    rng, ladder, rows = random.Random(), Ladder(), []
-    exercises = {os.path.basename(e.work_file): e for e in all_exercises()}
-    for student in sorted(os.listdir(arguments[0])):
-        folder = os.path.join(arguments[0], student)
-        if not os.path.isdir(folder):
+# ---- a class --------------------------------------------------------------------------------------------------------
+
+OUR_FILES = re.compile(r"grades.*\.(json|csv)(\.part)?")
+BESIDE_KERNELS = re.compile(r"\..*|state\.json|.*\.(md|bak|part)")  # what else lies in work/, and a system's own files
+
+
+def survey(folder, exercises):
+    """-> (students, [(student, file, exercise)], a remark on everything that isn't graded)"""
+    students, files, remarks = [], [], []
+    for student in sorted(os.listdir(folder)):
+        path = os.path.join(folder, student)
+        if not os.path.isdir(path):
+            if not OUR_FILES.fullmatch(student) and not student.startswith("."):
+                remarks.append(f"'{student}' is no student's folder")
             continue
-        for file in sorted(os.listdir(folder)):
-            exercise = exercises.get(file)
-            if exercise is None or os.path.islink(os.path.join(folder, file)):
-                continue
-            print(f"{student} {exercise.id} ...", file=sys.stderr, flush=True)
-            points, seen = grade_file(os.path.join(folder, file), exercise, ladder, rng)
-            rows.append({"student": student, "exercise": exercise.id, "name": exercise.name, "points": points,
-                         "of": exercise.points, "seen": seen})
-    if not rows:
-        raise ExerciseError(f"nothing to grade: {arguments[0]}/STUDENT/ holds no file named as in work/, such as 2x1_merge.cu")
-    with open(os.path.join(arguments[0], "grades.json.part"), "w", encoding="utf-8") as f:
-        json.dump(rows, f, indent=2)
-    os.replace(os.path.join(arguments[0], "grades.json.part"), os.path.join(arguments[0], "grades.json"))
-    print(f"{'student':16s} {'exercise':34s} {'points':>9s}  seen")
-    for r in rows:
-        print(f"{r['student']:16s} {r['exercise'] + ' ' + r['name']:34s} {r['points']:4g} of {r['of']:2g}  {r['seen'][:90]}")
-    for student in sorted({r["student"] for r in rows}):
-        print(f"{student:16s} {'total':34s} {sum(r['points'] for r in rows if r['student'] == student):4g}")
-    print(f"\nWritten to {arguments[0]}/grades.json. This is no sandbox: submissions ran with your rights.")
+        students.append(student)
+        try:
+            found = sorted(os.listdir(path))
+        except OSError as error:
+            remarks.append(f"{student}: the folder can't be read: {error.strerror}")
+            continue
+        for file in found:
+            if file in exercises:
+                files.append((student, file, exercises[file]))
+            elif os.path.isdir(os.path.join(path, file)):
+                remarks.append(f"{student}: '{file}' is a folder; only files of {student}/ itself are graded")
+            elif not BESIDE_KERNELS.fullmatch(file):
+                remarks.append(f"{student}: '{file}' is no exercise's file")
+        if not found:
+            remarks.append(f"{student}: the folder is empty")
+    return students, files, remarks
+
+
+def totals(grades):
+    return {s: round(sum(r["points"] for r in grades["grades"] if r["student"] == s), 2) for s in grades["students"]}
+
+
+def as_csv(grades, ids):
+    """A line a student, a column an exercise; an empty cell: nothing was handed in."""
+    text, total = io.StringIO(), totals(grades)
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(["student", *ids, "total", "of"])
+    for student in grades["students"]:
+        points = {r["exercise"]: r["points"] for r in grades["grades"] if r["student"] == student}
+        lines.writerow([student, *(points.get(i, "") for i in ids), total[student], grades["of"]])
+    return text.getvalue()
+
+
+def as_table(grades):
+    lines = [f"{'student':16s} {'exercise':34s} {'points':>9s}  seen"]
+    for r in grades["grades"]:
+        points = f"{r['points']:4g} of {r['of']:2g}"
+        lines.append(f"{r['student']:16s} {r['exercise'] + ' ' + r['name']:34s} {points}  {r['seen'][:90]}")
+    for student, points in totals(grades).items():
+        lines.append(f"{student:16s} {'total':34s} {points:4g} of {grades['of']:2g}")
+    return "\n".join(lines)
+
+
+def write_whole(path, text):
+    """Beside the target, then renamed: never half a file."""
+    try:
+        with open(path + ".part", "w", encoding="utf-8", errors="replace", newline="") as f:
+            f.write(text)
+        os.replace(path + ".part", path)
+    except OSError as error:
+        raise ExerciseError(f"can't write {path}: {error.strerror}")
+
+
+def keep_former(path):
+    """grades.json of a former run becomes grades-DAY-TIME.json."""
+    if os.path.exists(path):
+        written = time.strftime("%Y%m%d-%H%M%S", time.localtime(os.path.getmtime(path)))
+        os.replace(path, f"{path[:-len('.json')]}-{written}.json")
+
+
+def main(arguments):
+    if not 1 <= len(arguments) <= 2 or not arguments[0]:
+        raise ExerciseError("usage: make grade SUBMISSIONS=dir, a folder with one folder a student")
+    folder, seed = os.path.expanduser(arguments[0]), "".join(arguments[1:]) or str(random.SystemRandom().randrange(10**9))
+    if not os.path.isdir(folder):
+        raise ExerciseError(f"there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise ExerciseError(f"the grades are written into {folder}, and it can't be written to")
+    exercises = all_exercises()
+    students, files, remarks = survey(folder, {os.path.basename(e.work_file): e for e in exercises})
+    print("\n".join(remarks) + "\n" if remarks else "", end="", flush=True)
+    if not files:
+        raise ExerciseError(f"nothing to grade: {folder}/STUDENT/ holds no file named as in work/, such as 2x1_merge.cu")
+
+    path = os.path.join(folder, "grades.json")
+    grades = {"seed": seed, "finished": False, "of": sum(e.points for e in exercises), "students": students,
+              "totals": {}, "grades": [], "remarks": remarks}
+
+    def save():
+        grades["totals"] = totals(grades)
+        write_whole(path, json.dumps(grades, indent=2) + "\n")
+        # U+FEFF in front: some spreadsheets know UTF-8 by it.
+        write_whole(path[:-len(".json")] + ".csv", "\ufeff" + as_csv(grades, [e.id for e in exercises]))
+
+    keep_former(path)
+    ladder, failed = Ladder(), 0
+    try:
+        for n, (student, file, exercise) in enumerate(files, 1):
+            save()
+            print(f"{n} of {len(files)}: {student} {exercise.id} ...", file=sys.stderr, flush=True)
+            try:
+                points, seen = grade_file(os.path.join(folder, student, file), exercise, ladder, seed)
+            except Exception as error:  # whatever it is: the other students' files are graded
+                points, seen = 0, f"could not be graded: {error if isinstance(error, ExerciseError) else repr(error)}"
+                failed += 1
+            grades["grades"].append({"student": student, "exercise": exercise.id, "name": exercise.name,
+                                     "points": points, "of": exercise.points, "seen": seen})
+        grades["finished"] = True
+    except KeyboardInterrupt:
+        save()
+        print(f"\nStopped: {len(grades['grades'])} of {len(files)} files are graded, and written to {path}.", file=sys.stderr)
+        return 130
+    save()
+    print(as_table(grades))
+    print(f"\nWritten to {path}, and as a table to grades.csv. This is no sandbox: submissions ran with your rights.")
+    print(f"For the same inputs once more: make grade SUBMISSIONS={shlex.quote(folder)} SEED={shlex.quote(seed)}")
+    if failed:
+        print(f"{failed} of {len(files)} files could not be graded, and have 0 points: look at them yourself.", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # a folder's name may hold bytes that are no UTF-8
     try:
-        main(sys.argv[1:])
+        sys.exit(main(sys.argv[1:]))
     except ExerciseError as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nStopped before anything was graded.", file=sys.stderr)
+        sys.exit(130)

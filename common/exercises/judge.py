@@ -9,14 +9,17 @@ An exercise's `fails:` line says what must be wrong as shipped: a kind below, an
     test   ...               one of the step's tests
     crash, hang              the kernel died, or didn't end
 """
+import contextlib
 import json
 import os
 import re
 import select
+import signal
 import subprocess
 
 from patches import ROOT, ExerciseError, landing_number
 
+BUILD_SECONDS = 600
 HANG_SECONDS = 40  # of one problem, which takes one or two, or of one test, which takes ten at most
 
 # Run on the watched build, in this order. Small, and each with something that breaks kernels: ragged ends, unequal
@@ -46,6 +49,14 @@ class Verdict:
         return self.kind == kind and part.lower() in self.text.lower()
 
 
+def end(process):
+    """Ends it and what it started; SIGTERM first, on which make deletes what is half written."""
+    for number, seconds in ((signal.SIGTERM, 1), (signal.SIGKILL, None)):
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(process.pid, number)
+            process.communicate(timeout=seconds)
+
+
 def run_limited(command, seconds=HANG_SECONDS, **more):
     """-> (status, stdout, stderr); status None: it ran past the limit and was ended"""
     process = subprocess.Popen(
@@ -56,9 +67,11 @@ def run_limited(command, seconds=HANG_SECONDS, **more):
         out, err = process.communicate(timeout=seconds)
         return process.returncode, out, err
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.communicate()
+        end(process)
         return None, "", ""
+    except BaseException:  # Ctrl-C: nothing is left running
+        end(process)
+        raise
 
 
 def run_until_silent(command, seconds=HANG_SECONDS, **more):
@@ -68,25 +81,44 @@ def run_until_silent(command, seconds=HANG_SECONDS, **more):
         start_new_session=True, **more
     )
     output = b""
-    while True:
-        if not select.select([process.stdout], [], [], seconds)[0]:
-            os.killpg(process.pid, 9)
-            process.communicate()
-            return None, ""
-        piece = os.read(process.stdout.fileno(), 1 << 16)
-        if not piece:
-            return process.wait(), output.decode(errors="replace")
-        output += piece
+    try:
+        while True:
+            if not select.select([process.stdout], [], [], seconds)[0]:
+                end(process)
+                return None, ""
+            piece = os.read(process.stdout.fileno(), 1 << 16)
+            if not piece:
+                return process.wait(), output.decode(errors="replace")
+            output += piece
+    except BaseException:
+        end(process)
+        raise
 
 
-def build(source, landing, out, which):
-    """`which`: programs of $(OUT), such as watched.run. -> the compiler's text where it failed, else None"""
-    arguments = [f"SOURCE={source}", f"LANDING={landing}", f"OUT={out}"]
-    status, stdout, stderr = run_limited(["make", "-s", *arguments, *(f"{out}/{w}" for w in which)], 600)
-    if status == 0:
-        return None
+def build(source, landing, out, program, flags="", **more):
+    """`program` of $(OUT), such as watched.run. -> (True, the compiler's warnings) or (False, what it said)
+
+    A warning is no error: which ones there are depends on the compiler's version. flags="-Werror" makes it one.
+    """
+    arguments = [f"SOURCE={source}", f"LANDING={landing}", f"OUT={out}", f"SOURCE_FLAGS={flags}"]
+    status, stdout, stderr = run_limited(["make", "-s", *arguments, f"{out}/{program}"], BUILD_SECONDS, **more)
+    if status is None:
+        return False, f"error: the compiler didn't end within {BUILD_SECONDS} seconds"
     lines = [l for l in (stdout + stderr).splitlines() if not l.startswith(("make", "  g++", "  nvcc"))]
-    return "\n".join(lines).strip() or "make failed without a word"
+    text = "\n".join(lines).strip()
+    return status == 0, text or ("" if status == 0 else "make failed without a word")
+
+
+def missing_step(program, landing, **more):
+    """-> a sentence where the file didn't register its step, which makes the program one of no step, or of another"""
+    status, out, err = run_limited([program, "--list"], **more)
+    names = re.findall(r"(?m)^\S+ +(\S+)", out)  # the last is what the program runs
+    if status == 2:
+        return err.strip().replace("./run: ", "")
+    if status == 0 and names[-1:] not in ([landing], [os.path.dirname(landing)]):
+        return (f"this file registers no step {os.path.dirname(landing)}: it must end with "
+                "`const flash::RegisterStep registered(step_info());`")
+    return None
 
 
 def todo_lines(source):
@@ -179,18 +211,22 @@ def failing_test(program, source):
     return "test", text or f"{program} died with status {status}."
 
 
-def judge(source, landing, exercise=None, out=None, say=lambda text: None):
+def judge(source, landing, exercise=None, out=None, say=lambda text: None, flags=""):
     """The verdict on a kernel file in the place of `landing`'s, e.g. judge('work/3x2_a.cu', '03_flash_v1/flash_v1').
 
-    `say` is told how far it is, where the rest takes a while.
+    `say` is told the compiler's warnings, and how far it is where the rest takes a while. `flags`: more for the compiler.
     """
     out = out or os.path.join("build", "exercise", re.sub(r"\W+", "_", source))
     todo = todo_lines(source)
     note = ("\n\nStill marked TODO (delete the mark when it is done):\n  " + "\n  ".join(todo)) if todo else ""
 
-    errors = build(source, landing, out, ["watched.run"])
-    if errors:
-        return Verdict("compile", errors + note)
+    built, text = build(source, landing, out, "watched.run", flags)
+    if not built:
+        return Verdict("compile", text + note)
+    if text:
+        say(f"The compiler warns, which costs nothing but may be worth a look:\n{text}\n")
+    if text := missing_step(f"{out}/watched.run", landing):
+        return Verdict("crash", text + note)
     for options in problems_of(landing, exercise):
         kind, text, _ = run_problem(f"{out}/watched.run", options)
         if kind not in ("pass", "skip"):
@@ -206,8 +242,8 @@ def judge(source, landing, exercise=None, out=None, say=lambda text: None):
 
     say("The watched problems are right; now the step's tests ...")
     # The unwatched build: many more problems, and no test of counts, which another right solution may not meet.
-    errors = build(source, landing, out, ["fast.test"])
-    if errors:
-        return Verdict("compile", errors + note)
+    built, text = build(source, landing, out, "fast.test", flags)
+    if not built:
+        return Verdict("compile", text + note)
     kind, text = failing_test(f"{out}/fast.test", source)
     return Verdict(kind, text + note, count) if kind else Verdict("pass", "", count)

@@ -25,7 +25,7 @@ def write(exercise, label, text):
 
 def shipped(exercise):
     source = write(exercise, "shipped", exercise.broken())
-    verdict = judge(source, exercise.landing, exercise)
+    verdict = judge(source, exercise.landing, exercise, flags="-Werror")
     if verdict.kind == "compile":
         return f"as shipped it doesn't compile without warnings:\n{verdict.text}"
     if verdict.passed:
