@@ -12,7 +12,7 @@ import sys
 import time
 
 from judge import judge
-from patches import ROOT, WORK, ExerciseError, all_exercises, find_exercise
+from patches import ROOT, WORK, ExerciseError, all_exercises, find_exercise, write_whole
 
 STATE = os.path.join(ROOT, WORK, "state.json")
 
@@ -27,15 +27,8 @@ def load_state():
         raise ExerciseError("work/state.json is damaged; delete it to start the score anew (your kernels stay)")
 
 
-def write_whole(path, text):
-    """Beside the target, then renamed: never half a file."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path + ".part", "w", encoding="utf-8") as f:
-        f.write(text)
-    os.replace(path + ".part", path)
-
-
 def save_state(state):
+    os.makedirs(os.path.dirname(STATE), exist_ok=True)
     write_whole(STATE, json.dumps(state, indent=2) + "\n")
 
 
@@ -110,6 +103,7 @@ def begin(exercise, state, force):
         f"Edit `{exercise.work_file}`{place}, then `make check`. `make hint` helps, as often as you like.\n"
         f"The chapter is {exercise.chapter}. About {exercise.minutes} minutes, {points_text(exercise.points)}.\n"
     )
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     write_whole(path, text)
     write_whole(path[: -len(".cu")] + ".md", task)
     state["current"] = exercise.name
@@ -226,6 +220,9 @@ if __name__ == "__main__":
         sys.exit(main(sys.argv[1:]))
     except ExerciseError as error:
         print(error, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # work/ that can't be written to
+        print(f"{error.filename or WORK}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print()

@@ -24,7 +24,7 @@ import tempfile
 import time
 
 from judge import FULL_POINTS, build, measured_count, missing_step, run_limited
-from patches import ROOT, ExerciseError, all_exercises
+from patches import ROOT, ExerciseError, all_exercises, write_whole
 
 SECONDS = 60
 MEMORY_BYTES = 8 << 30
@@ -316,16 +316,6 @@ def as_table(grades):
     return "\n".join(lines)
 
 
-def write_whole(path, text):
-    """Beside the target, then renamed: never half a file."""
-    try:
-        with open(path + ".part", "w", encoding="utf-8", errors="replace", newline="") as f:
-            f.write(text)
-        os.replace(path + ".part", path)
-    except OSError as error:
-        raise ExerciseError(f"can't write {path}: {error.strerror}")
-
-
 def keep_former(path):
     """grades.json of a former run becomes grades-DAY-TIME.json."""
     if os.path.exists(path):
@@ -353,9 +343,13 @@ def main(arguments):
 
     def save():
         grades["totals"] = totals(grades)
-        write_whole(path, json.dumps(grades, indent=2) + "\n")
-        # U+FEFF in front: some spreadsheets know UTF-8 by it.
-        write_whole(path[:-len(".json")] + ".csv", "\ufeff" + as_csv(grades, [e.id for e in exercises]))
+        # U+FEFF in front: some spreadsheets know UTF-8 by it. A name that is no UTF-8 gets question marks.
+        sheet = ("\ufeff" + as_csv(grades, [e.id for e in exercises])).encode("utf-8", "replace").decode("utf-8")
+        try:
+            write_whole(path, json.dumps(grades, indent=2) + "\n")
+            write_whole(path[:-len(".json")] + ".csv", sheet)
+        except OSError as error:
+            raise ExerciseError(f"can't write {error.filename}: {error.strerror}")
 
     keep_former(path)
     ladder, failed = Ladder(), 0

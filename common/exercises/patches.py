@@ -21,9 +21,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(ROOT, "common", "bench"))
+from files import write_whole  # noqa: E402  (for those who import this module)
+
 KINDS = ("bug", "hole", "idea")
 WORK = os.environ.get("FLASH_WORK", "work")  # a student's files; another folder for tests
 

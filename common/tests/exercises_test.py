@@ -112,6 +112,14 @@ class Classroom(unittest.TestCase):
             self.assertEqual(status, 2, text)
             self.assertIn(part, text)
 
+    def test_a_work_folder_that_cannot_be_is_one_sentence(self):
+        file = os.path.join(self.work, "work")
+        open(file, "w").close()
+        for words in (["begin", "one_barrier"], ["list"]):
+            status, text = classroom_command(file, *words)
+            self.assertEqual((status, len(text.splitlines())), (2, 1), text)
+            self.assertIn("work", text)
+
     def test_from_the_task_to_the_why(self):
         classroom_command(self.work, "begin", self.exercise.id)
         status, text = classroom_command(self.work, "check")
