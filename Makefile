@@ -89,9 +89,11 @@ REAL_ARCH = $(patsubst sm_90,sm_90a,$(ARCH))  # 90a: Hopper's own instructions
 
 CXXFLAGS := -std=c++17 -O2 -g -Wall -Wextra -I.
 DEPS = -MMD -MP -MF $(@:.o=.d)
-TILE_M := $(firstword $(subst x, ,$(TILE)))
-TILE_N := $(word 2,$(subst x, ,$(TILE)))
-TILE_FLAGS := $(if $(TILE),-DTILE_M=$(TILE_M) -DTILE_N=$(TILE_N))
+# TILE if it is one: nothing but digits and x reaches a rule or a shell.
+SOUND_TILE := $(if $(call without,$(TILE),0 1 2 3 4 5 6 7 8 9 x),,$(shell echo '$(TILE)' | grep -Ex '[1-9][0-9]*x[1-9][0-9]*'))
+TILE_M := $(firstword $(subst x, ,$(SOUND_TILE)))
+TILE_N := $(word 2,$(subst x, ,$(SOUND_TILE)))
+TILE_FLAGS := $(if $(SOUND_TILE),-DTILE_M=$(TILE_M) -DTILE_N=$(TILE_N))
 
 # Watched kernels: g++'s thread sanitizer turns every load and store into a call, and common/emu answers the calls
 # (libtsan is not linked). The other options keep two source lines from being merged into one such call.
@@ -103,7 +105,7 @@ FAST_FLAGS := $(KERNEL_FLAGS) -O3 -DFLASH_WATCH=0
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra -I. $(NVCC_WERROR) \
   $(foreach a,$(patsubst sm_%,%,$(REAL_ARCH)),-gencode arch=compute_$a,code=sm_$a)
 
-tiled = $(TILE:%=-%)
+tiled = $(SOUND_TILE:%=-%)
 EMU := build/emu$(tiled)
 FAST := build/emu-fast$(tiled)
 PLAIN_CUDA = build/cuda-$(subst $(space),+,$(strip $(REAL_ARCH)))
@@ -149,7 +151,7 @@ $(foreach ending,cu cpp,$(eval $(call kernel_rule,build/emu-fast$1,$(CXX) $(FAST
 $(if $(NVCC),$(eval $(call kernel_rule,$(PLAIN_CUDA)$1,$$(NVCC) $$(NVCC_FLAGS) $2,nvcc ,cu)))
 endef
 $(call kernel_rules)
-$(if $(TILE),$(call kernel_rules,-$(TILE),$(TILE_FLAGS)))
+$(if $(SOUND_TILE),$(call kernel_rules,-$(SOUND_TILE),$(TILE_FLAGS)))
 # 03 and 04 are tested with tiles of another size as well.
 OTHER_TILE := $(if $(TILE),,32x16)
 $(if $(OTHER_TILE),$(call kernel_rules,-$(OTHER_TILE),-DTILE_M=32 -DTILE_N=16))
@@ -160,7 +162,7 @@ $(if $(OTHER_TILE),$(call kernel_rules,-$(OTHER_TILE),-DTILE_M=32 -DTILE_N=16))
 
 # $1 folder, $2 landing, $3 back end's objects, $4 linker: NAME.run and NAME.test. TILE is for the landing alone, not for
 # the forward steps that a backward one is linked with.
-step_objects = $1/$2.o $(patsubst %,$(patsubst %-$(TILE),%,$1)/%.o,$(call forwards_for,$(call folder,$2)))
+step_objects = $1/$2.o $(patsubst %,$(patsubst %-$(SOUND_TILE),%,$1)/%.o,$(call forwards_for,$(call folder,$2)))
 define programs
 $1/$2.run: $(RUN) $(HARNESS) $3 $(call step_objects,$1,$2)
 	$4 $$^ -o $$@
@@ -198,7 +200,6 @@ CATCH_LIB = $(eval CATCH_LIB := $(shell printf '\043if __has_include(<catch2/cat
 .PHONY: $(TARGETS)
 
 STEP := $(call find_step,$(firstword $(WORDS)))
-tile_is_sound = $(shell echo '$(TILE)' | grep -Ex '[1-9][0-9]*x[1-9][0-9]*')
 
 CHECKED := step test diff ladder bench counts probe
 # What is wrong with the command, in a sentence; empty if nothing is.
@@ -212,7 +213,7 @@ MISTAKE = $(or \
   $(if $(filter cuda,$(BACKEND)),$(if $(NVCC),,BACKEND=cuda needs nvcc and there is none here; BACKEND=emu needs g++ alone.)), \
   $(if $(filter-out 0 1,$(WATCH)),WATCH is 0 or 1$(,) not '$(WATCH)'.), \
   $(if $(filter cuda,$(BACKEND)),$(if $(filter-out sm_%,$(ARCH)),ARCH is a GPU architecture like sm_80$(,) not '$(ARCH)'.)), \
-  $(if $(TILE),$(if $(tile_is_sound),,TILE is query rows x keys of a tile$(,) like 64x32$(,) not '$(TILE)'.)), \
+  $(if $(TILE),$(if $(SOUND_TILE),,TILE is query rows x keys of a tile$(,) like 64x32$(,) not '$(TILE)'.)), \
   $(if $(TILE),$(if $(filter ladder bench counts,$(MAKECMDGOALS)),make $(firstword $(MAKECMDGOALS)) takes each step with its own tile size; TILE is for make step.)), \
   $(if $(filter 0,$(WATCH)),$(if $(filter ladder,$(MAKECMDGOALS)),$(if $(filter emu,$(BACKEND)),make ladder shows counts on the CPU back end$(,) and with WATCH=0 nothing is counted.))), \
   $(if $(filter cuda,$(BACKEND)),$(if $(filter ladder bench probe,$(MAKECMDGOALS)),$(if $(GPUS),,make $(firstword $(MAKECMDGOALS)) measures a GPU with BACKEND=cuda$(,) and nvidia-smi shows none of compute capability 7.5 or later here.))), \

@@ -395,11 +395,13 @@ class Make(unittest.TestCase):
                                 (["step"], "Which step?"), (["test", "99"], "There is no step '99'"),
                                 (["step", "2", "BACKEND=x"], "BACKEND is emu or cuda, not 'x'"),
                                 (["step", "2", "WATCH=5"], "WATCH is 0 or 1, not '5'"),
-                                (["step", "4", "TILE=64"], "not '64'")):
+                                (["step", "4", "TILE=64"], "not '64'"),
+                                (["step", "4", "TILE=6'; touch run.tile; echo '"], "TILE is query rows x keys")):
             with self.subTest(words):
                 result = make(*words)
                 self.assertEqual(result.returncode, 2)
                 self.assertIn(sentence, result.stderr)
+        self.assertFalse(os.path.exists(os.path.join(ROOT, "run.tile")), "a part of TILE was run")
         self.assertIn("make step 2 ", make("step", "99").stderr)
 
     def test_a_strange_word_is_named_and_no_part_of_it_is_run(self):
