@@ -26,7 +26,7 @@ import tempfile
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(os.path.join(ROOT, "common", "bench"))
-from files import write_whole  # noqa: E402  (for those who import this module)
+from files import write_whole  # for the scripts beside this one
 
 KINDS = ("bug", "hole", "idea")
 WORK = os.environ.get("FLASH_WORK", "work")  # a student's files; another folder for tests
