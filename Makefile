@@ -117,10 +117,10 @@ DIR = $(if $(filter cuda,$(BACKEND)),$(CUDA),$(if $(filter 0,$(WATCH)),$(FAST),$
 # --------------------------------------------------------------------------------------------------------- objects
 
 host_objects = $(patsubst %.cpp,$(HOST)/%.o,$1)
-HARNESS := $(call host_objects,$(filter-out common/run.cpp,$(wildcard common/*.cpp)))
-RUN := $(call host_objects,common/run.cpp)
-EMU_BACKEND := $(call host_objects,$(wildcard common/emu/*.cpp))
-CUDA_BACKEND = $(PLAIN_CUDA)/common/device_cuda.o $(call host_objects,$(wildcard common/emu/print_report.cpp))
+RUN := $(call host_objects,common/run/run.cpp)
+HARNESS := $(call host_objects,$(filter-out common/run/run.cpp,$(foreach room,base problem check device kernel run,$(wildcard common/$(room)/*.cpp))))
+EMU_BACKEND := $(call host_objects,$(foreach room,run watch instructions,$(wildcard common/emu/$(room)/*.cpp)))
+CUDA_BACKEND = $(PLAIN_CUDA)/common/device/device_cuda.o
 
 TEST_MAIN := $(call host_objects,common/tests/main.cpp common/tests/step_tests.cpp)
 TEST_SOURCES := $(filter-out common/tests/main.cpp common/tests/step_tests.cpp,$(wildcard common/tests/*.cpp))

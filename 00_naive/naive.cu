@@ -9,8 +9,8 @@
 //   read   pairs * 4 * (2 d for S, 3 for the softmax, 2 d for O)
 //   write  pairs * 4 * 2, then O and the LSE
 // Limits: 4 bytes a pair of workspace, 64 GB for 32 heads of 16384 x 16384; nothing is shared between threads.
-#include "common/attention.h"
-#include "common/cuda.cuh"
+#include "common/problem/problem.h"
+#include "common/kernel/cuda.cuh"
 
 namespace {
 

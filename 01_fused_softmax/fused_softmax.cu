@@ -10,8 +10,8 @@
 //   write  O and the LSE, nothing else
 // Limits: a row of scores must fit the shared memory of a block (227 KB on an H200: 57,000 keys); every row reads all
 // of K and V again.
-#include "common/attention.h"
-#include "common/cuda.cuh"
+#include "common/problem/problem.h"
+#include "common/kernel/cuda.cuh"
 
 namespace {
 

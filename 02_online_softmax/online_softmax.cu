@@ -8,8 +8,8 @@
 //   read   pairs * 4 * 2 d (K and V), and q once a warp: rows * 4 * kWarps * d
 //   write  O and the LSE, nothing else
 // Limits: any seqlen; but every row reads all of K and V again, and each key rescales the whole output.
-#include "common/attention.h"
-#include "common/cuda.cuh"
+#include "common/problem/problem.h"
+#include "common/kernel/cuda.cuh"
 
 namespace {
 

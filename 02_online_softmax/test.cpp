@@ -1,5 +1,5 @@
 // 02_online_softmax: right everywhere, at any seqlen, with no memory that grows with it.
-#include "common/check.h"
+#include "common/check/check.h"
 #include "common/tests/catch.h"
 #include "common/tests/step_tests.h"
 

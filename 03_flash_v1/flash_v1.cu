@@ -10,8 +10,8 @@
 // Papers: FlashAttention (arXiv 2205.14135), Algorithm 1; its B_r is kBlockM, its B_c kBlockN.
 #include <algorithm>
 
-#include "common/attention.h"
-#include "common/cuda.cuh"
+#include "common/problem/problem.h"
+#include "common/kernel/cuda.cuh"
 
 namespace {
 

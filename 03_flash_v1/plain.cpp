@@ -4,11 +4,11 @@
 #include <cmath>
 #include <vector>
 
-#include "common/attention.h"
+#include "common/problem/problem.h"
 
 namespace flash::plain {
 
-// Q, K, V, O and softmax_lse as in common/attention.h, fp32. M: the floats that fit the fast memory.
+// Q, K, V, O and softmax_lse as in common/problem/problem.h, fp32. M: the floats that fit the fast memory.
 void flash_v1(const Problem& p, const float* q, const float* k, const float* v, float* o, float* softmax_lse, int M) {
   const int d = p.head_dim, N_q = p.seqlen_q, N_k = p.seqlen_k;
   const int B_c = (M + 4 * d - 1) / (4 * d), B_r = std::min(B_c, d);  // line 1

@@ -2,7 +2,7 @@
 // plain.cpp, the same algorithm in ordinary C++.
 #include <cmath>
 
-#include "common/check.h"
+#include "common/check/check.h"
 #include "common/tests/catch.h"
 #include "common/tests/step_tests.h"
 

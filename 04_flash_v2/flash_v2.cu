@@ -9,8 +9,8 @@
 // Papers: FlashAttention-2 (arXiv 2307.08691), Algorithm 1, sections 3.1-3.3; its B_r is kBlockM, its B_c kBlockN.
 #include <algorithm>
 
-#include "common/attention.h"
-#include "common/cuda.cuh"
+#include "common/problem/problem.h"
+#include "common/kernel/cuda.cuh"
 
 namespace {
 

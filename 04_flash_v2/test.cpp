@@ -1,5 +1,5 @@
 // 04_flash_v2: right everywhere, for whatever tiles it was built with; and O never comes back to the chip.
-#include "common/check.h"
+#include "common/check/check.h"
 #include "common/tests/catch.h"
 #include "common/tests/step_tests.h"
 

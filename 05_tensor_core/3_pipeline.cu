@@ -9,9 +9,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/attention.h"
-#include "common/cuda.cuh"
-#include "common/ptx.cuh"
+#include "common/problem/problem.h"
+#include "common/kernel/cuda.cuh"
+#include "common/kernel/ptx.cuh"
 
 namespace {
 

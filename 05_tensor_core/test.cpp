@@ -1,6 +1,6 @@
 // 05_tensor_core, all three landings: right everywhere, and each does what its chapter counts.
-#include "common/check.h"
-#include "common/dtype.h"
+#include "common/check/check.h"
+#include "common/problem/dtype.h"
 #include "common/tests/catch.h"
 #include "common/tests/step_tests.h"
 

@@ -10,8 +10,8 @@
 // Papers: FlashAttention (arXiv 2205.14135), Algorithm 4; FlashAttention-2 (arXiv 2307.08691), Algorithm 2.
 #include <algorithm>
 
-#include "common/attention.h"
-#include "common/cuda.cuh"
+#include "common/problem/problem.h"
+#include "common/kernel/cuda.cuh"
 
 namespace {
 

@@ -17,10 +17,10 @@
 
 #include "06_backward/deterministic_dq.cuh"
 #include "06_backward/tiles.cuh"
-#include "common/attention.h"
-#include "common/cuda.cuh"
-#include "common/device.h"
-#include "common/ptx.cuh"
+#include "common/problem/problem.h"
+#include "common/kernel/cuda.cuh"
+#include "common/device/device.h"
+#include "common/kernel/ptx.cuh"
 
 namespace {
 

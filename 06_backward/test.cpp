@@ -4,8 +4,8 @@
 #include <cstdlib>
 #include <string>
 
-#include "common/check.h"
-#include "common/device.h"
+#include "common/check/check.h"
+#include "common/device/device.h"
 #include "common/tests/catch.h"
 #include "common/tests/step_tests.h"
 

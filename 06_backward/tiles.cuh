@@ -1,10 +1,10 @@
 // What the two kernels of 06.2 that walk over tiles are made of: their parameters, tiles in shared memory, products of
-// fragments. The lane maps are drawn in common/ptx.cuh; ldmatrix and the swizzle are step 05's.
+// fragments. The lane maps are drawn in common/kernel/ptx.cuh; ldmatrix and the swizzle are step 05's.
 #pragma once
 #include <type_traits>
 
-#include "common/cuda.cuh"
-#include "common/ptx.cuh"
+#include "common/kernel/cuda.cuh"
+#include "common/kernel/ptx.cuh"
 
 namespace {
 
@@ -16,7 +16,7 @@ constexpr int kPExponent = std::is_same_v<Element, __half> ? 14 : 0;
 template <class Element>
 constexpr float kPUnit = 1.f / (1 << kPExponent<Element>);  // 1 in units of P
 
-// What the kernels are given. The tensors as in common/attention.h.
+// What the kernels are given. The tensors as in common/problem.h.
 struct Params {
   const void *q, *k, *v, *d_o;
   const float *lse2, *d_sum;  // workspace [batch, heads, padded_q]: LSE in base 2 and units of P (+inf: no key), D

@@ -9,7 +9,7 @@
 #include <random>
 #include <vector>
 
-#include "common/cuda.cuh"
+#include "common/kernel/cuda.cuh"
 
 namespace {
 

@@ -56,7 +56,7 @@ class Peers:
     def time(self, shape, budget_ms, most):
         """Reports shaped like ./run's, one a back end and direction; a back end that refuses the shape says so."""
         batch, heads, seqlen, head_dim, causal = shape
-        pairs = seqlen * (seqlen + 1) / 2 if causal else seqlen * seqlen  # as attention.h counts them
+        pairs = seqlen * (seqlen + 1) / 2 if causal else seqlen * seqlen  # as problem.h counts them
         flops = 4.0 * batch * heads * pairs * head_dim
         for dtype in self.dtypes:
             generator = torch.Generator(device="cuda").manual_seed(0)

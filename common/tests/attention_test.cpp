@@ -1,5 +1,5 @@
 // The closed forms of attention.cpp against counting, and the sentences of why_not().
-#include "common/attention.h"
+#include "common/problem/problem.h"
 
 #include "common/tests/catch.h"
 

@@ -1,13 +1,13 @@
 // The checker itself: right kernels pass, however they sum and round; wrong ones are refused in words that help.
-#include "common/check.h"
+#include "common/check/check.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "common/dtype.h"
-#include "common/layout.h"
-#include "common/reference.h"
+#include "common/problem/dtype.h"
+#include "common/problem/layout.h"
+#include "common/problem/reference.h"
 #include "common/tests/catch.h"
 #include "common/tests/toy_attention.h"
 

@@ -1,10 +1,10 @@
-#include "common/dtype.h"
+#include "common/problem/dtype.h"
 
 #include <cmath>
 #include <cstring>
 #include <limits>
 
-#include "common/error.h"
+#include "common/base/error.h"
 #include "common/tests/catch.h"
 
 using namespace flash;

@@ -11,12 +11,12 @@
 #include <string>
 #include <vector>
 
-#include "common/cuda.cuh"
-#include "common/device.h"
-#include "common/emu/progress.h"
-#include "common/emu/report.h"
-#include "common/emu/runtime.h"
-#include "common/emu/symbols.h"
+#include "common/kernel/cuda.cuh"
+#include "common/device/device.h"
+#include "common/device/progress.h"
+#include "common/device/counts.h"
+#include "common/emu/run/runtime.h"
+#include "common/emu/run/symbols.h"
 
 using flash::DeviceBuffer;
 

@@ -1,5 +1,5 @@
-// common/cuda.cuh first, the standard library behind it: none of CUDA's words that g++ is taught may break a header.
-#include "common/cuda.cuh"
+// common/kernel/cuda.cuh first, the standard library behind it: none of CUDA's words that g++ is taught may break a header.
+#include "common/kernel/cuda.cuh"
 
 // One a line, in this order.
 // clang-format off
@@ -30,7 +30,7 @@
 #include <vector>
 // clang-format on
 
-#include "common/device.h"
+#include "common/device/device.h"
 #include "common/tests/catch.h"
 
 namespace {
@@ -49,7 +49,7 @@ __global__ void kernel(float* out) {
 // Outside of the unnamed namespace the C library's exp is in sight as well, and no call is ambiguous.
 __global__ void global_kernel(float* out) { out[threadIdx.x] = exp(out[threadIdx.x] - 6.0f) + float(exp(0.0)); }
 
-TEST_CASE("a kernel file may include any header of the standard library after common/cuda.cuh") {
+TEST_CASE("a kernel file may include any header of the standard library after common/kernel/cuda.cuh") {
   const flash::DeviceBuffer out("out", 4);
   float value = 0;
   launch(kernel, 1, 1, 0, nullptr, static_cast<float*>(out.data()));

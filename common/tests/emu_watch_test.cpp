@@ -8,11 +8,11 @@
 #include <type_traits>
 #include <vector>
 
-#include "common/cuda.cuh"
-#include "common/device.h"
-#include "common/emu/print_report.h"
-#include "common/emu/report.h"
-#include "common/error.h"
+#include "common/kernel/cuda.cuh"
+#include "common/device/device.h"
+#include "common/device/print_counts.h"
+#include "common/device/counts.h"
+#include "common/base/error.h"
 #include "common/tests/watch_kernels.h"
 
 #if FLASH_WATCH

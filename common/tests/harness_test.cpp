@@ -4,15 +4,15 @@
 #include <cstdint>
 #include <limits>
 
-#include "common/check.h"
-#include "common/error.h"
-#include "common/execute.h"
-#include "common/json.h"
-#include "common/memory.h"
-#include "common/model.h"
-#include "common/options.h"
+#include "common/check/check.h"
+#include "common/base/error.h"
+#include "common/run/execution.h"
+#include "common/base/json.h"
+#include "common/run/memory.h"
+#include "common/run/model.h"
+#include "common/run/options.h"
 #include "common/tests/catch.h"
-#include "common/text.h"
+#include "common/base/text.h"
 
 using namespace flash;
 

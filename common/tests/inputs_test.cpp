@@ -1,9 +1,9 @@
-#include "common/inputs.h"
+#include "common/problem/inputs.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "common/dtype.h"
+#include "common/problem/dtype.h"
 #include "common/tests/catch.h"
 
 using namespace flash;

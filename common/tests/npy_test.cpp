@@ -1,4 +1,4 @@
-#include "common/npy.h"
+#include "common/problem/npy.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,8 +9,8 @@
 #include <iterator>
 #include <limits>
 
-#include "common/dtype.h"
-#include "common/error.h"
+#include "common/problem/dtype.h"
+#include "common/base/error.h"
 #include "common/tests/catch.h"
 
 using namespace flash;

@@ -9,9 +9,9 @@
 #include <random>
 #include <vector>
 
-#include "common/cuda.cuh"
-#include "common/device.h"
-#include "common/dtype.h"
+#include "common/kernel/cuda.cuh"
+#include "common/device/device.h"
+#include "common/problem/dtype.h"
 
 namespace {
 

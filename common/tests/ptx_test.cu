@@ -1,4 +1,4 @@
-// Every instruction of common/ptx.cuh against a plain model of it, element for element, on the GPU and on the CPU back
+// Every instruction of common/kernel/ptx.cuh against a plain model of it, element for element, on the GPU and on the CPU back
 // end. The models are written from the tables of the PTX manual, with matrices as the manual numbers them, and share
 // nothing with the emulation. Values are small integers, so that sums are exact in every order.
 #include "common/tests/catch.h"
@@ -7,11 +7,11 @@
 #include <cstring>
 #include <random>
 
-#include "common/cuda.cuh"
-#include "common/device.h"
-#include "common/dtype.h"
-#include "common/emu/report.h"
-#include "common/ptx.cuh"
+#include "common/kernel/cuda.cuh"
+#include "common/device/device.h"
+#include "common/problem/dtype.h"
+#include "common/device/counts.h"
+#include "common/kernel/ptx.cuh"
 
 namespace {
 

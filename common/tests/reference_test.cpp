@@ -1,11 +1,11 @@
-#include "common/reference.h"
+#include "common/problem/reference.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
-#include "common/expected.h"
-#include "common/layout.h"
+#include "common/check/expected.h"
+#include "common/problem/layout.h"
 #include "common/tests/catch.h"
 
 using namespace flash;

@@ -5,8 +5,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "common/check.h"
-#include "common/error.h"
+#include "common/check/check.h"
+#include "common/base/error.h"
 
 namespace flash::tests {
 

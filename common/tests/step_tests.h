@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "common/attention.h"
-#include "common/emu/report.h"
-#include "common/execute.h"
-#include "common/inputs.h"
+#include "common/problem/problem.h"
+#include "common/device/counts.h"
+#include "common/run/execution.h"
+#include "common/problem/inputs.h"
 #include "common/tests/catch.h"
 
 namespace flash::tests {

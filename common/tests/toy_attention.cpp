@@ -4,8 +4,8 @@
 #include <cmath>
 #include <limits>
 
-#include "common/dtype.h"
-#include "common/layout.h"
+#include "common/problem/dtype.h"
+#include "common/problem/layout.h"
 
 namespace flash {
 namespace {

@@ -4,9 +4,9 @@
 
 #include <numeric>
 
-#include "common/cuda.cuh"
-#include "common/device.h"
-#include "common/ptx.cuh"
+#include "common/kernel/cuda.cuh"
+#include "common/device/device.h"
+#include "common/kernel/ptx.cuh"
 
 namespace {
 

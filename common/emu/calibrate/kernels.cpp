@@ -5,8 +5,8 @@
 #include <iostream>
 #include <string>
 
-#include "common/emu/print_report.h"
-#include "common/error.h"
+#include "common/device/print_counts.h"
+#include "common/base/error.h"
 #include "common/tests/watch_kernels.h"
 
 using namespace flash;
