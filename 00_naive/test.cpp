@@ -23,8 +23,8 @@ std::vector<Problem> counted_problems() {
   return problems;
 }
 
-const emu::KernelReport& kernel(const emu::Report& report, const std::string& name) {
-  for (const emu::KernelReport& k : report.kernels) {
+const KernelCounts& kernel(const WatchReport& report, const std::string& name) {
+  for (const KernelCounts& k : report.kernels) {
     if (k.name == name) return k;
   }
   FAIL("no kernel " << name << " in the report");
@@ -63,9 +63,9 @@ TEST_CASE("00's workspace is one float a pair of query and key") {
   Problem p = make_problem(1000, 3000, 64);
   p.batch = 2;
   p.heads = 8;
-  REQUIRE(tests::step().workspace_bytes(p) == size_t(2) * 8 * 1000 * 3000 * 4);
+  REQUIRE(plan_for(tests::step(), p, tests::device()).workspace_bytes == size_t(2) * 8 * 1000 * 3000 * 4);
   const Problem long_one = make_problem(100000, 100000, 64);  // N * N is more than an int holds
-  REQUIRE(tests::step().workspace_bytes(long_one) == size_t(40000000000));
+  REQUIRE(plan_for(tests::step(), long_one, tests::device()).workspace_bytes == size_t(40000000000));
 }
 
 TEST_CASE("00 asks for the bytes its formula says") {
@@ -76,12 +76,12 @@ TEST_CASE("00 writes N x N scores twice and reads them back twice") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
-    const emu::Report report = tests::report_of(p);
+    const WatchReport report = tests::report_of(p);
     const uint64_t rows = q_rows(p);
     const uint64_t matrix = rows * p.seqlen_k * 4;  // bytes of S, and of P
-    const emu::KernelReport scores = kernel(report, "scores_kernel");
-    const emu::KernelReport softmax = kernel(report, "softmax_kernel");
-    const emu::KernelReport output = kernel(report, "output_kernel");
+    const KernelCounts scores = kernel(report, "scores_kernel");
+    const KernelCounts softmax = kernel(report, "softmax_kernel");
+    const KernelCounts output = kernel(report, "output_kernel");
 
     CHECK(scores.total.global_write.bytes == matrix);                  // S goes out
     CHECK(softmax.distinct_read_bytes == matrix);                      // and comes back
@@ -102,17 +102,17 @@ TEST_CASE("00 reads K without coalescing: a sector for every lane") {
   for (int head_dim : {32, 64, 128}) {
     const Problem p = make_problem(6, 96, head_dim);
     INFO(tests::describe(p, Dist::normal));
-    const emu::Report report = tests::report_of(p);
+    const WatchReport report = tests::report_of(p);
     const uint64_t warps = 6 * 96 / 32;
 
-    const emu::AccessCounts k = tests::counts_of_lines(report, "k_x = k_row[x]").global_read;
+    const AccessCounts k = tests::counts_of_lines(report, "k_x = k_row[x]").global_read;
     CHECK(k.requests == warps * head_dim);
     CHECK(k.sectors == 32 * k.requests);
 
-    const emu::AccessCounts q = tests::counts_of_lines(report, "dot += q_row[x] * k_x").global_read;
+    const AccessCounts q = tests::counts_of_lines(report, "dot += q_row[x] * k_x").global_read;
     CHECK(q.sectors == q.requests);  // all lanes ask for the same float
 
-    const emu::AccessCounts v = tests::counts_of_lines(report, "v_x = v_column").global_read;
+    const AccessCounts v = tests::counts_of_lines(report, "v_x = v_column").global_read;
     CHECK(v.requests == uint64_t(6) * head_dim / 32 * 96);
     CHECK(v.sectors == 4 * v.requests);  // 32 lanes side by side: 128 bytes
   }

@@ -10,8 +10,8 @@
 //   write  O and the LSE, nothing else
 // Limits: a row of scores must fit the shared memory of a block (227 KB on an H200: 57,000 keys); every row reads all
 // of K and V again.
-#include "common/problem/problem.h"
 #include "common/kernel/cuda.cuh"
+#include "common/kernel/step.h"
 
 namespace {
 
@@ -105,50 +105,38 @@ __global__ void fused_softmax_kernel(const float* q, const float* k, const float
   if (lane == 0) softmax_lse[row] = m + logf(l);  // -inf where the row sees no key
 }
 
-template <int kHeadDim>
-void forward_head_dim(const flash::ForwardArgs& args, flash::Stream stream) {
+void forward(const flash::ForwardArgs& args, const flash::Plan& plan, void*, flash::Stream stream) {
   const Problem& p = args.problem;
-  const unsigned blocks = unsigned(flash::q_rows(p));
-  const size_t shared_bytes = p.seqlen_k * sizeof(float);
-  launch(fused_softmax_kernel<kHeadDim>, blocks, kThreads, shared_bytes, stream, static_cast<const float*>(args.q),
-         static_cast<const float*>(args.k), static_cast<const float*>(args.v), static_cast<float*>(args.o),
+  const auto kernel = p.head_dim == 32   ? fused_softmax_kernel<32>
+                      : p.head_dim == 64 ? fused_softmax_kernel<64>
+                                         : fused_softmax_kernel<128>;
+  launch(kernel, unsigned(flash::q_rows(p)), kThreads, plan.shared_bytes, stream, args.q, args.k, args.v, args.o,
          args.softmax_lse, p);
 }
 
-void forward(const flash::ForwardArgs& args, void*, flash::Stream stream) {
-  switch (args.problem.head_dim) {
-    case 32: return forward_head_dim<32>(args, stream);
-    case 64: return forward_head_dim<64>(args, stream);
-    case 128: return forward_head_dim<128>(args, stream);
-  }
-}
-
-std::string supports(const Problem& p, const flash::Device& device) {
-  const size_t of_the_warps = kWarps * (2 + p.head_dim) * sizeof(float);                      // warp_m, warp_l, warp_o
-  const size_t needed = ceil_div(int(of_the_warps), 128) * 128 + p.seqlen_k * sizeof(float);  // scores start at 128 n
-  if (needed <= device.shared_bytes_per_block) return "";
-  return "01_fused_softmax keeps a row of scores in shared memory: seqlen_k " + std::to_string(p.seqlen_k) + " needs " +
-         std::to_string((needed + 1023) / 1024) + " KB, this device has " +
-         std::to_string(device.shared_bytes_per_block / 1024) + " KB";
-}
-
-flash::Traffic traffic(const Problem& p) {
+flash::Plan plan(const Problem& p, const flash::Device& device) {
+  flash::Plan plan;
   const double pairs = flash::flops(p, flash::Direction::forward) / (4 * p.head_dim);  // unmasked ones
   const double q_read = double(flash::q_elements(p)) * kWarps;
   const double kv_read = pairs * 2 * p.head_dim;
   const double write = double(flash::q_elements(p)) + double(flash::q_rows(p));
-  return {4 * (q_read + kv_read), 4 * write};
+  plan.traffic = {4 * (q_read + kv_read), 4 * write};
+
+  plan.shared_bytes = p.seqlen_k * sizeof(float);
+  const size_t of_the_warps = kWarps * (2 + p.head_dim) * sizeof(float);               // warp_m, warp_l, warp_o
+  const size_t together = ceil_div(int(of_the_warps), 128) * 128 + plan.shared_bytes;  // scores start at 128 n
+  plan.refusal = flash::shared_memory_refusal("01_fused_softmax", "a row of scores",
+                                              "seqlen_k " + std::to_string(p.seqlen_k), together, device);
+  return plan;
 }
 
 flash::StepInfo step_info() {
   flash::StepInfo step;
-  step.number = "01";
   step.name = "01_fused_softmax";
   step.idea = "one kernel: a row of scores stays in shared memory";
   step.dtypes = {flash::Dtype::fp32};
   step.head_dims = {32, 64, 128};
-  step.supports = supports;
-  step.traffic = traffic;
+  step.plan = plan;
   step.forward = forward;
   return step;
 }

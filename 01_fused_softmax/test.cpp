@@ -63,7 +63,7 @@ TEST_CASE("01 does not depend on the order of threads, warps and blocks") {
 TEST_CASE("01 takes every row that fits shared memory, and refuses the next longer one by name") {
   for (int head_dim : {32, 128}) {
     const Problem longest = make_problem(1, most_keys(head_dim), head_dim);
-    REQUIRE(why_not(tests::step(), longest, tests::device()) == "");
+    REQUIRE(plan_for(tests::step(), longest, tests::device()).refusal == "");
     if (!tests::watched()) tests::require_pass(longest);  // slow when watched
     tests::require_refused(make_problem(1, most_keys(head_dim) + 1, head_dim),
                            "keeps a row of scores in shared memory");
@@ -78,9 +78,9 @@ TEST_CASE("01 asks for the bytes its formula says") {
 
 TEST_CASE("01 writes O and the LSE to global memory and nothing else") {
   if (!tests::watched()) return;
-  REQUIRE(tests::step().workspace_bytes == nullptr);
+  REQUIRE(plan_for(tests::step(), make_problem(1000, 1000, 64), tests::device()).workspace_bytes == 0);
   for (const Problem& p : counted_problems()) {
-    const emu::Counts counts = tests::counts_of(p);
+    const Counts counts = tests::counts_of(p);
     CHECK(counts.global_write.bytes == (q_elements(p) + q_rows(p)) * 4);
     CHECK(counts.global_read.bytes == visible_pairs(p) * 2 * p.head_dim * 4 + q_elements(p) * kWarps * 4);
     CHECK(counts.exps == visible_pairs(p));
@@ -92,9 +92,9 @@ TEST_CASE("01 reads K and V coalesced: four sectors a request, every byte of the
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
-    const emu::Report report = tests::report_of(p);
+    const WatchReport report = tests::report_of(p);
     for (const char* line : {"dot += q_row[n] * k_row[", "o_row[n] += e * v_row["}) {
-      const emu::AccessCounts read = tests::counts_of_lines(report, line).global_read;
+      const AccessCounts read = tests::counts_of_lines(report, line).global_read;
       CHECK(read.requests == visible_pairs(p) * p.head_dim / 32);
       CHECK(read.sectors == 4 * read.requests);
       CHECK(read.bytes == 32 * read.sectors);

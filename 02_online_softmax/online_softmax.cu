@@ -8,8 +8,8 @@
 //   read   pairs * 4 * 2 d (K and V), and q once a warp: rows * 4 * kWarps * d
 //   write  O and the LSE, nothing else
 // Limits: any seqlen; but every row reads all of K and V again, and each key rescales the whole output.
-#include "common/problem/problem.h"
 #include "common/kernel/cuda.cuh"
+#include "common/kernel/step.h"
 
 namespace {
 
@@ -104,39 +104,31 @@ __global__ void online_softmax_kernel(const float* q, const float* k, const floa
   if (lane == 0) softmax_lse[row] = seen.m + logf(seen.l);  // -inf where the row sees no key
 }
 
-template <int kHeadDim>
-void forward_head_dim(const flash::ForwardArgs& args, flash::Stream stream) {
+void forward(const flash::ForwardArgs& args, const flash::Plan&, void*, flash::Stream stream) {
   const Problem& p = args.problem;
-  const unsigned blocks = unsigned(flash::q_rows(p));
-  launch(online_softmax_kernel<kHeadDim>, blocks, kThreads, 0, stream, static_cast<const float*>(args.q),
-         static_cast<const float*>(args.k), static_cast<const float*>(args.v), static_cast<float*>(args.o),
-         args.softmax_lse, p);
+  const auto kernel = p.head_dim == 32   ? online_softmax_kernel<32>
+                      : p.head_dim == 64 ? online_softmax_kernel<64>
+                                         : online_softmax_kernel<128>;
+  launch(kernel, unsigned(flash::q_rows(p)), kThreads, 0, stream, args.q, args.k, args.v, args.o, args.softmax_lse, p);
 }
 
-void forward(const flash::ForwardArgs& args, void*, flash::Stream stream) {
-  switch (args.problem.head_dim) {
-    case 32: return forward_head_dim<32>(args, stream);
-    case 64: return forward_head_dim<64>(args, stream);
-    case 128: return forward_head_dim<128>(args, stream);
-  }
-}
-
-flash::Traffic traffic(const Problem& p) {
+flash::Plan plan(const Problem& p, const flash::Device&) {
+  flash::Plan plan;
   const double pairs = flash::flops(p, flash::Direction::forward) / (4 * p.head_dim);  // unmasked ones
   const double q_read = double(flash::q_elements(p)) * kWarps;
   const double kv_read = pairs * 2 * p.head_dim;
   const double write = double(flash::q_elements(p)) + double(flash::q_rows(p));
-  return {4 * (q_read + kv_read), 4 * write};
+  plan.traffic = {4 * (q_read + kv_read), 4 * write};
+  return plan;
 }
 
 flash::StepInfo step_info() {
   flash::StepInfo step;
-  step.number = "02";
   step.name = "02_online_softmax";
   step.idea = "one pass with a running maximum and sum: no row of scores";
   step.dtypes = {flash::Dtype::fp32};
   step.head_dims = {32, 64, 128};
-  step.traffic = traffic;
+  step.plan = plan;
   step.forward = forward;
   return step;
 }

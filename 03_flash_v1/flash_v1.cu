@@ -10,8 +10,8 @@
 // Papers: FlashAttention (arXiv 2205.14135), Algorithm 1; its B_r is kBlockM, its B_c kBlockN.
 #include <algorithm>
 
-#include "common/problem/problem.h"
 #include "common/kernel/cuda.cuh"
+#include "common/kernel/step.h"
 
 namespace {
 
@@ -280,47 +280,41 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   }
 }
 
-void forward(const flash::ForwardArgs& a, void* workspace, flash::Stream stream) {
+void forward(const flash::ForwardArgs& a, const flash::Plan& plan, void* workspace, flash::Stream stream) {
   const Problem& p = a.problem;
   const auto kernel = p.head_dim == 32 ? flash_kernel<32> : p.head_dim == 64 ? flash_kernel<64> : flash_kernel<128>;
   const dim3 grid(p.batch * p.heads);
-  launch(kernel, grid, kThreads, shared_bytes(p.head_dim), stream, p, a.q, a.k, a.v, a.o, a.softmax_lse, workspace);
+  launch(kernel, grid, kThreads, plan.shared_bytes, stream, p, a.q, a.k, a.v, a.o, a.softmax_lse, workspace);
 }
 
-flash::Traffic traffic(const Problem& p) {
+flash::Plan plan(const Problem& p, const flash::Device& device) {
+  flash::Plan plan;
+  plan.block_m = kBlockM, plan.block_n = block_n(p.head_dim);
+  plan.workspace_bytes = flash::q_rows(p) * sizeof(float2);
+  plan.shared_bytes = shared_bytes(p.head_dim);
+  plan.refusal = flash::tiles_refusal(kName, plan, p, device);
+
   const double heads = double(p.batch) * p.heads, row = p.head_dim * sizeof(float);  // bytes a row of Q, K, V, O
   double rows = 0;  // that all meetings of a query tile and a key tile of one head read: here of Q, while K and V stay
   for (int query = 0; query < p.seqlen_q; query += kBlockM) {
-    const int tiles = key_tiles_seen(p, query / kBlockM, block_n(p.head_dim));
+    const int tiles = key_tiles_seen(p, query / kBlockM, plan.block_n);
     rows += double(std::min(kBlockM, p.seqlen_q - query)) * std::max(tiles, 1);
   }
   // Read: K, V and Q, and but for the first time O, m and l; written: O, m, l and softmax_lse, every time.
-  return {heads * ((2. * p.seqlen_k + rows) * row + (rows - p.seqlen_q) * (row + 8)), heads * rows * (row + 12)};
-}
-
-std::string supports(const Problem& p, const flash::Device& device) {
-  const size_t bytes = shared_bytes(p.head_dim);
-  if (bytes > device.shared_bytes_per_block) {
-    return std::string(kName) + " keeps tiles of " + std::to_string(kBlockM) + " queries and " +
-           std::to_string(block_n(p.head_dim)) + " keys in shared memory: head_dim " + std::to_string(p.head_dim) +
-           " needs " + std::to_string(bytes / 1024) + " KB, this device has " +
-           std::to_string(device.shared_bytes_per_block / 1024) + " KB";
-  }
-  return "";
+  plan.traffic = {heads * ((2. * p.seqlen_k + rows) * row + (rows - p.seqlen_q) * (row + 8)),
+                  heads * rows * (row + 12)};
+  return plan;
 }
 
 flash::StepInfo step_info() {
-  flash::StepInfo info;
-  info.number = std::string(kName, 2);
-  info.name = kName;
-  info.idea = "tiles of K and V on chip, no N x N matrix anywhere; O is rescaled in global memory once a key tile";
-  info.dtypes = {flash::Dtype::fp32};
-  info.head_dims = {32, 64, 128};
-  info.supports = supports;
-  info.workspace_bytes = [](const Problem& p) { return flash::q_rows(p) * sizeof(float2); };
-  info.traffic = traffic;
-  info.forward = forward;
-  return info;
+  flash::StepInfo step;
+  step.name = kName;
+  step.idea = "tiles of K and V on chip, no N x N matrix anywhere; O is rescaled in global memory once a key tile";
+  step.dtypes = {flash::Dtype::fp32};
+  step.head_dims = {32, 64, 128};
+  step.plan = plan;
+  step.forward = forward;
+  return step;
 }
 
 const flash::RegisterStep registered(step_info());

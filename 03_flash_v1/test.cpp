@@ -21,7 +21,7 @@ struct Tiles {
   int block_m, block_n;
 };
 Tiles tiles_of(int head_dim) {
-  const emu::Report report = tests::report_of(make_problem(1, 1, head_dim));
+  const WatchReport report = tests::report_of(make_problem(1, 1, head_dim));
   const int block_m = int(report.kernels.at(0).threads / report.kernels.at(0).blocks);
   const uint64_t stored = tests::counts_of_lines(report, "] = value;").shared_write.bytes;
   return {block_m, (int(stored) / (4 * head_dim) - block_m) / 2};
@@ -88,7 +88,8 @@ TEST_CASE("03 is right whether the maximum grows at every key tile or never") {
 TEST_CASE("03 refuses what the shared memory can't hold") {
   Device small = tests::device();
   small.shared_bytes_per_block = 8 * 1024;
-  REQUIRE_THAT(why_not(tests::step(), make_problem(64, 64, 128), small), ContainsSubstring("this device has 8 KB"));
+  REQUIRE_THAT(plan_for(tests::step(), make_problem(64, 64, 128), small).refusal,
+               ContainsSubstring("this device has 8 KB"));
 }
 
 TEST_CASE("03 asks for the bytes its formula says") {
@@ -106,7 +107,7 @@ TEST_CASE("03 writes O once a key tile, reads it back for all but the first, and
     INFO(tests::describe(p, Dist::normal));
     const uint64_t key_tiles = ceil_div(p.seqlen_k, tiles_of(p.head_dim).block_n);
     const uint64_t o_bytes = q_elements(p) * 4, rows = q_rows(p);
-    const emu::Report report = tests::report_of(p);
+    const WatchReport report = tests::report_of(p);
     CHECK(tests::counts_of_lines(report, "o[size_t(row) * kHeadDim / 4 + c / 4 * kLanesN + lane_tx()] =")
               .global_write.bytes == key_tiles * o_bytes);
     CHECK(report.total().global_write.bytes == key_tiles * (o_bytes + 12 * rows));  // 12: LSE, m and l of a row
@@ -122,7 +123,7 @@ TEST_CASE("03 reads K and V once, and Q once a key tile") {
     INFO(tests::describe(p, Dist::normal));
     const uint64_t key_tiles = ceil_div(p.seqlen_k, tiles_of(p.head_dim).block_n);
     const uint64_t kv_rows = uint64_t(p.batch) * p.heads * p.seqlen_k;  // once a query head: groups don't share a tile
-    const emu::Report report = tests::report_of(p);
+    const WatchReport report = tests::report_of(p);
     CHECK(tests::counts_of_lines(report, "value = matrix[").global_read.bytes ==
           (key_tiles * q_elements(p) + 2 * kv_rows * p.head_dim) * 4);
   }
@@ -130,7 +131,7 @@ TEST_CASE("03 reads K and V once, and Q once a key tile") {
 
 TEST_CASE("03 has a block a head, whatever the seqlen, and m and l for workspace") {
   for (const Problem& p : counted_problems()) {
-    CHECK(tests::step().workspace_bytes(p) == q_rows(p) * 8);
+    CHECK(plan_for(tests::step(), p, tests::device()).workspace_bytes == q_rows(p) * 8);
     if (tests::watched()) CHECK(tests::report_of(p).kernels.at(0).blocks == uint64_t(p.batch) * p.heads);
   }
 }
@@ -139,20 +140,20 @@ TEST_CASE("03 has no bank conflict, and loads whole sectors") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
-    const emu::Report report = tests::report_of(p);
+    const WatchReport report = tests::report_of(p);
     for (const char* line : {"q_d[i] = q[", "k_d = k[", "weights[i] = p[", "v0 = v[0]"}) {
       INFO(line);
-      const emu::AccessCounts read = tests::counts_of_lines(report, line).shared_read;
+      const AccessCounts read = tests::counts_of_lines(report, line).shared_read;
       CHECK(read.requests > 0);
       CHECK(read.conflicts == 0);
     }
     for (const char* line : {"] = value;", "] = s[i][j]"}) {
       INFO(line);
-      const emu::AccessCounts write = tests::counts_of_lines(report, line).shared_write;
+      const AccessCounts write = tests::counts_of_lines(report, line).shared_write;
       CHECK(write.requests > 0);
       CHECK(write.conflicts == 0);
     }
-    const emu::AccessCounts load = tests::counts_of_lines(report, "value = matrix[").global_read;
+    const AccessCounts load = tests::counts_of_lines(report, "value = matrix[").global_read;
     CHECK(load.sectors * 32 == load.bytes);
   }
 }

@@ -9,8 +9,9 @@
 // Papers: FlashAttention-2 (arXiv 2307.08691), Algorithm 1, sections 3.1-3.3; its B_r is kBlockM, its B_c kBlockN.
 #include <algorithm>
 
-#include "common/problem/problem.h"
 #include "common/kernel/cuda.cuh"
+#include "common/kernel/step.h"
+#include "common/kernel/tiles_seen.h"
 
 namespace {
 
@@ -259,49 +260,38 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   write_rows(rows, problem, first_row, o, softmax_lse);
 }
 
-void forward(const flash::ForwardArgs& a, void*, flash::Stream stream) {
+void forward(const flash::ForwardArgs& a, const flash::Plan& plan, void*, flash::Stream stream) {
   const Problem& p = a.problem;
   const auto kernel = p.head_dim == 32 ? flash_kernel<32> : p.head_dim == 64 ? flash_kernel<64> : flash_kernel<128>;
   const dim3 grid(p.batch * p.heads, ceil_div(p.seqlen_q, kBlockM));
-  launch(kernel, grid, kThreads, shared_bytes(p.head_dim), stream, p, a.q, a.k, a.v, a.o, a.softmax_lse);
+  launch(kernel, grid, kThreads, plan.shared_bytes, stream, p, a.q, a.k, a.v, a.o, a.softmax_lse);
 }
 
-flash::Traffic traffic(const Problem& p) {
+flash::Plan plan(const Problem& p, const flash::Device& device) {
+  flash::Plan plan;
+  plan.block_m = kBlockM, plan.block_n = block_n(p.head_dim);
+  plan.shared_bytes = shared_bytes(p.head_dim);
+  plan.refusal = flash::tiles_refusal(kName, plan, p, device);
+  if (plan.refusal.empty() && ceil_div(p.seqlen_q, kBlockM) > 65535) {
+    plan.refusal = std::string(kName) + " has a row of blocks a query tile, and CUDA allows 65535 rows: seqlen_q " +
+                   std::to_string(p.seqlen_q) + " is more than " + std::to_string(65535 * kBlockM);
+  }
   const double heads = double(p.batch) * p.heads, row = p.head_dim * sizeof(float);  // bytes a row of Q, K, V, O
-  double rows = 0;  // that all meetings of a query tile and a key tile of one head read: here of K and V, while Q stays
-  for (int query = 0; query < p.seqlen_q; query += kBlockM) {
-    const int tiles = key_tiles_seen(p, query / kBlockM, block_n(p.head_dim));
-    rows += 2. * std::min(tiles * block_n(p.head_dim), p.seqlen_k);
-  }
-  return {heads * (p.seqlen_q + rows) * row, heads * p.seqlen_q * (row + 4)};
-}
-
-std::string supports(const Problem& p, const flash::Device& device) {
-  const size_t bytes = shared_bytes(p.head_dim);
-  if (bytes > device.shared_bytes_per_block) {
-    return std::string(kName) + " keeps tiles of " + std::to_string(kBlockM) + " queries and " +
-           std::to_string(block_n(p.head_dim)) + " keys in shared memory: head_dim " + std::to_string(p.head_dim) +
-           " needs " + std::to_string(bytes / 1024) + " KB, this device has " +
-           std::to_string(device.shared_bytes_per_block / 1024) + " KB";
-  }
-  if (ceil_div(p.seqlen_q, kBlockM) > 65535) {
-    return std::string(kName) + " has a row of blocks a query tile, and CUDA allows 65535 rows: seqlen_q " +
-           std::to_string(p.seqlen_q) + " is more than " + std::to_string(65535 * kBlockM);
-  }
-  return "";
+  // Read: Q, and K and V once a query tile that sees them, while Q stays; written: O and softmax_lse.
+  const double rows = p.seqlen_q + 2 * flash::keys_visited_by_all(p, plan.block_m, plan.block_n);
+  plan.traffic = {heads * rows * row, heads * p.seqlen_q * (row + 4)};
+  return plan;
 }
 
 flash::StepInfo step_info() {
-  flash::StepInfo info;
-  info.number = std::string(kName, 2);
-  info.name = kName;
-  info.idea = "a block owns a query tile and walks the keys: O stays in registers and is written once";
-  info.dtypes = {flash::Dtype::fp32};
-  info.head_dims = {32, 64, 128};
-  info.supports = supports;
-  info.traffic = traffic;
-  info.forward = forward;
-  return info;
+  flash::StepInfo step;
+  step.name = kName;
+  step.idea = "a block owns a query tile and walks the keys: O stays in registers and is written once";
+  step.dtypes = {flash::Dtype::fp32};
+  step.head_dims = {32, 64, 128};
+  step.plan = plan;
+  step.forward = forward;
+  return step;
 }
 
 const flash::RegisterStep registered(step_info());

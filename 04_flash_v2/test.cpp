@@ -14,7 +14,7 @@ struct Tiles {
   int block_m, block_n;
 };
 Tiles tiles_of(int head_dim) {
-  const emu::Report report = tests::report_of(make_problem(1, 1, head_dim));
+  const WatchReport report = tests::report_of(make_problem(1, 1, head_dim));
   const int block_m = int(report.kernels.at(0).threads / report.kernels.at(0).blocks);
   const uint64_t stored = tests::counts_of_lines(report, "] = value;").shared_write.bytes;
   return {block_m, (int(stored) / (4 * head_dim) - block_m) / 2};
@@ -82,7 +82,8 @@ TEST_CASE("04 refuses what a grid or the shared memory can't hold") {
   tests::require_refused(make_problem(65535 * 1024 + 1, 1, 32), "CUDA allows 65535 rows");
   Device small = tests::device();
   small.shared_bytes_per_block = 8 * 1024;
-  REQUIRE_THAT(why_not(tests::step(), make_problem(64, 64, 128), small), ContainsSubstring("this device has 8 KB"));
+  REQUIRE_THAT(plan_for(tests::step(), make_problem(64, 64, 128), small).refusal,
+               ContainsSubstring("this device has 8 KB"));
 }
 
 TEST_CASE("04 asks for the bytes its formula says") {
@@ -96,10 +97,10 @@ TEST_CASE("04 asks for the bytes its formula says") {
 
 TEST_CASE("04 writes O once, never reads it, and writes no score") {
   if (!tests::watched()) return;
-  REQUIRE(tests::step().workspace_bytes == nullptr);
+  REQUIRE(plan_for(tests::step(), make_problem(1000, 1000, 64), tests::device()).workspace_bytes == 0);
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
-    const emu::Report report = tests::report_of(p);
+    const WatchReport report = tests::report_of(p);
     CHECK(tests::counts_of_lines(report, "o[size_t(row) * kHeadDim").global_write.bytes == q_elements(p) * 4);
     CHECK(report.total().global_write.bytes == (q_elements(p) + q_rows(p)) * 4);
     const uint64_t loaded = tests::counts_of_lines(report, "value = matrix[").global_read.bytes;
@@ -113,7 +114,7 @@ TEST_CASE("04 reads Q once, and K and V once a query tile") {
     INFO(tests::describe(p, Dist::normal));
     const uint64_t query_tiles = ceil_div(p.seqlen_q, tiles_of(p.head_dim).block_m);
     const uint64_t kv_rows = query_tiles * p.batch * p.heads * p.seqlen_k;
-    const emu::Report report = tests::report_of(p);
+    const WatchReport report = tests::report_of(p);
     CHECK(report.total().global_read.bytes == (q_elements(p) + 2 * kv_rows * p.head_dim) * 4);
     CHECK(report.kernels.at(0).blocks == query_tiles * p.heads * p.batch);
   }
@@ -123,20 +124,20 @@ TEST_CASE("04 has no bank conflict, and loads whole sectors") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
-    const emu::Report report = tests::report_of(p);
+    const WatchReport report = tests::report_of(p);
     for (const char* line : {"q_d[i] = q[", "k_d = k[", "weights[i] = p[", "v0 = v[0]"}) {
       INFO(line);
-      const emu::AccessCounts read = tests::counts_of_lines(report, line).shared_read;
+      const AccessCounts read = tests::counts_of_lines(report, line).shared_read;
       CHECK(read.requests > 0);
       CHECK(read.conflicts == 0);
     }
     for (const char* line : {"] = value;", "] = s[i][j]"}) {
       INFO(line);
-      const emu::AccessCounts write = tests::counts_of_lines(report, line).shared_write;
+      const AccessCounts write = tests::counts_of_lines(report, line).shared_write;
       CHECK(write.requests > 0);
       CHECK(write.conflicts == 0);
     }
-    const emu::AccessCounts load = tests::counts_of_lines(report, "value = matrix[").global_read;
+    const AccessCounts load = tests::counts_of_lines(report, "value = matrix[").global_read;
     CHECK(load.sectors * 32 == load.bytes);
   }
 }

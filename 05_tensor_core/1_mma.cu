@@ -1,7 +1,7 @@
 // 05.1 mma: the loops of 04 on tensor cores.
 //
 // Idea: one instruction, mma.m16n8k16, multiplies a 16 x 16 by a 16 x 8 matrix for a whole warp: 2048 multiply-adds where
-//   an FMA does 32. The matrices lie spread over the registers of the 32 lanes in the order drawn in common/ptx.cuh. Here
+//   an FMA does 32. The matrices lie spread over the registers of the 32 lanes in the order drawn in common/kernel/ptx/mma.cuh. Here
 //   plain loads from shared memory put K and V into that order. P needs no loads at all: the registers that hold two
 //   neighbouring tiles of S are, rounded to 16 bits, an operand of P V.
 // Global memory: as 04, in 16-bit elements: Q once, K and V once a query tile, O and softmax_lse once.
@@ -10,9 +10,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/problem/problem.h"
 #include "common/kernel/cuda.cuh"
-#include "common/kernel/ptx.cuh"
+#include "common/kernel/ptx/mma.cuh"
+#include "common/kernel/ptx/pack.cuh"
+#include "common/kernel/step.h"
+#include "common/kernel/tiles_seen.h"
 
 namespace {
 
@@ -189,48 +191,39 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const Problem problem, co
 }
 
 template <class Element>
-void start(const flash::ForwardArgs& a, flash::Stream stream) {
+void start(const flash::ForwardArgs& a, const flash::Plan& plan, flash::Stream stream) {
   const Problem& p = a.problem;
   const auto kernel = p.head_dim == 64 ? mma_kernel<Element, 64> : mma_kernel<Element, 128>;
-  launch(kernel, ceil_div(p.seqlen_q, kBlockM) * p.heads * p.batch, kThreads, shared_bytes(p.head_dim), stream, p,
-         static_cast<const Element*>(a.q), static_cast<const Element*>(a.k), static_cast<const Element*>(a.v),
-         static_cast<Element*>(a.o), a.softmax_lse);
+  launch(kernel, ceil_div(p.seqlen_q, kBlockM) * p.heads * p.batch, kThreads, plan.shared_bytes, stream, p, a.q, a.k,
+         a.v, a.o, a.softmax_lse);
 }
 
-void forward(const flash::ForwardArgs& a, void*, flash::Stream stream) {
-  a.problem.dtype == flash::Dtype::bf16 ? start<__nv_bfloat16>(a, stream) : start<__half>(a, stream);
+void forward(const flash::ForwardArgs& a, const flash::Plan& plan, void*, flash::Stream stream) {
+  a.problem.dtype == flash::Dtype::bf16 ? start<__nv_bfloat16>(a, plan, stream) : start<__half>(a, plan, stream);
 }
 
-flash::Traffic traffic(const Problem& p) {
-  double keys = 0;  // read by the query tiles of a head together
-  for (int query_tile = 0; query_tile < ceil_div(p.seqlen_q, kBlockM); ++query_tile) {
-    keys += std::min(key_tiles_seen(p, query_tile) * kBlockN, p.seqlen_k);
-  }
+flash::Plan plan(const Problem& p, const flash::Device& device) {
+  flash::Plan plan;
+  plan.block_m = kBlockM, plan.block_n = kBlockN;
+  plan.shared_bytes = shared_bytes(p.head_dim);
+  plan.refusal = flash::tiles_refusal(kName, plan, p, device);
   const double heads = double(p.batch) * p.heads, row = p.head_dim * 2.0;  // bytes a row of Q, K, V, O
-  return {heads * (p.seqlen_q + 2 * keys) * row, heads * p.seqlen_q * (row + 4)};
-}
-
-std::string supports(const Problem& p, const flash::Device& device) {
-  const size_t bytes = shared_bytes(p.head_dim);
-  if (bytes <= device.shared_bytes_per_block) return "";
-  return std::string(kName) + " keeps tiles of " + std::to_string(kBlockM) + " queries and " + std::to_string(kBlockN) +
-         " keys in shared memory: head_dim " + std::to_string(p.head_dim) + " needs " + std::to_string(bytes / 1024) +
-         " KB, this device has " + std::to_string(device.shared_bytes_per_block / 1024) + " KB";
+  const double rows = p.seqlen_q + 2 * flash::keys_visited_by_all(p, plan.block_m, plan.block_n);
+  plan.traffic = {heads * rows * row, heads * p.seqlen_q * (row + 4)};
+  return plan;
 }
 
 flash::StepInfo step_info() {
-  flash::StepInfo info;
-  info.number = "05.1";
-  info.name = kName;
-  info.idea = "both products on tensor cores; S turns into the operand of P V without leaving its registers";
-  info.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
-  info.head_dims = {64, 128};
-  info.min_compute_capability = 80;
-  info.uses_tensor_cores = true;
-  info.supports = supports;
-  info.traffic = traffic;
-  info.forward = forward;
-  return info;
+  flash::StepInfo step;
+  step.name = kName;
+  step.idea = "both products on tensor cores; S turns into the operand of P V without leaving its registers";
+  step.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
+  step.head_dims = {64, 128};
+  step.architectures = flash::at_least(80);
+  step.uses_tensor_cores = true;
+  step.plan = plan;
+  step.forward = forward;
+  return step;
 }
 
 const flash::RegisterStep registered(step_info());

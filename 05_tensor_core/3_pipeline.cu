@@ -9,9 +9,14 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/problem/problem.h"
 #include "common/kernel/cuda.cuh"
-#include "common/kernel/ptx.cuh"
+#include "common/kernel/ptx/cp_async.cuh"
+#include "common/kernel/ptx/ex2.cuh"
+#include "common/kernel/ptx/ldmatrix.cuh"
+#include "common/kernel/ptx/mma.cuh"
+#include "common/kernel/ptx/pack.cuh"
+#include "common/kernel/step.h"
+#include "common/kernel/tiles_seen.h"
 
 namespace {
 
@@ -292,57 +297,47 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
 }
 
 template <class Element, int kHeadDim>
-void start(const flash::ForwardArgs& a, flash::Stream stream) {
+void start(const flash::ForwardArgs& a, const flash::Plan& plan, flash::Stream stream) {
   const Problem& p = a.problem;
   const auto kernel = p.causal ? pipeline_kernel<Element, kHeadDim, true> : pipeline_kernel<Element, kHeadDim, false>;
-  launch(kernel, ceil_div(p.seqlen_q, kBlockM) * p.heads * p.batch, kThreads, shared_bytes(p.head_dim), stream, p,
-         static_cast<const Element*>(a.q), static_cast<const Element*>(a.k), static_cast<const Element*>(a.v),
-         static_cast<Element*>(a.o), a.softmax_lse);
+  launch(kernel, ceil_div(p.seqlen_q, kBlockM) * p.heads * p.batch, kThreads, plan.shared_bytes, stream, p, a.q, a.k,
+         a.v, a.o, a.softmax_lse);
 }
 
 template <class Element>
-void start(const flash::ForwardArgs& a, flash::Stream stream) {
-  a.problem.head_dim == 64 ? start<Element, 64>(a, stream) : start<Element, 128>(a, stream);
+void start(const flash::ForwardArgs& a, const flash::Plan& plan, flash::Stream stream) {
+  a.problem.head_dim == 64 ? start<Element, 64>(a, plan, stream) : start<Element, 128>(a, plan, stream);
 }
 
-void forward(const flash::ForwardArgs& a, void*, flash::Stream stream) {
-  a.problem.dtype == flash::Dtype::bf16 ? start<__nv_bfloat16>(a, stream) : start<__half>(a, stream);
+void forward(const flash::ForwardArgs& a, const flash::Plan& plan, void*, flash::Stream stream) {
+  a.problem.dtype == flash::Dtype::bf16 ? start<__nv_bfloat16>(a, plan, stream) : start<__half>(a, plan, stream);
 }
 
-flash::Traffic traffic(const Problem& p) {
-  const int kBlockN = block_n(p.head_dim);
-  double rows = 0;  // of Q, K and V, read by the query tiles of a head together
-  for (int query_tile = 0; query_tile < ceil_div(p.seqlen_q, kBlockM); ++query_tile) {
-    const int key_tiles = key_tiles_seen(p, query_tile);
-    if (key_tiles == 0) continue;  // such a tile doesn't even read its Q
-    rows += std::min(kBlockM, p.seqlen_q - query_tile * kBlockM) + 2.0 * std::min(key_tiles * kBlockN, p.seqlen_k);
+flash::Plan plan(const Problem& p, const flash::Device& device) {
+  flash::Plan plan;
+  plan.block_m = kBlockM, plan.block_n = block_n(p.head_dim);
+  plan.shared_bytes = shared_bytes(p.head_dim);
+  plan.refusal = flash::tiles_refusal(kName, plan, p, device);
+  double rows = 2 * flash::keys_visited_by_all(p, plan.block_m, plan.block_n);  // of K and V; and of Q
+  for (int query = 0; query < p.seqlen_q; query += kBlockM) {  // a tile that sees nothing doesn't even read its Q
+    if (flash::keys_visited(p, query, plan.block_m, plan.block_n) > 0) rows += std::min(kBlockM, p.seqlen_q - query);
   }
   const double heads = double(p.batch) * p.heads, row = p.head_dim * 2.0;  // bytes a row of Q, K, V, O
-  return {heads * rows * row, heads * p.seqlen_q * (row + 4)};
-}
-
-std::string supports(const Problem& p, const flash::Device& device) {
-  const size_t bytes = shared_bytes(p.head_dim);
-  if (bytes <= device.shared_bytes_per_block) return "";
-  return std::string(kName) + " keeps tiles of " + std::to_string(kBlockM) + " queries and 2 x " +
-         std::to_string(block_n(p.head_dim)) + " keys in shared memory: head_dim " + std::to_string(p.head_dim) +
-         " needs " + std::to_string(bytes / 1024) + " KB, this device has " +
-         std::to_string(device.shared_bytes_per_block / 1024) + " KB";
+  plan.traffic = {heads * rows * row, heads * p.seqlen_q * (row + 4)};
+  return plan;
 }
 
 flash::StepInfo step_info() {
-  flash::StepInfo info;
-  info.number = "05.3";
-  info.name = kName;
-  info.idea = "copies that overlap with the maths, 32 rows a warp, a maximum that may lag behind";
-  info.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
-  info.head_dims = {64, 128};
-  info.min_compute_capability = 80;
-  info.uses_tensor_cores = true;
-  info.supports = supports;
-  info.traffic = traffic;
-  info.forward = forward;
-  return info;
+  flash::StepInfo step;
+  step.name = kName;
+  step.idea = "copies that overlap with the maths, 32 rows a warp, a maximum that may lag behind";
+  step.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
+  step.head_dims = {64, 128};
+  step.architectures = flash::at_least(80);
+  step.uses_tensor_cores = true;
+  step.plan = plan;
+  step.forward = forward;
+  return step;
 }
 
 const flash::RegisterStep registered(step_info());

@@ -21,7 +21,7 @@ struct Tiles {
   int warp_rows, block_m, block_n;
 };
 Tiles tiles_of(int head_dim) {
-  const emu::Report report = tests::report_of(make_problem(1, 1, head_dim));
+  const WatchReport report = tests::report_of(make_problem(1, 1, head_dim));
   const int warp_rows = landing() == Landing::pipeline ? 32 : 16;
   const int block_m = int(report.kernels.at(0).threads / report.kernels.at(0).blocks) / 32 * warp_rows;
   const int tiles_of_m = landing() == Landing::pipeline ? 2 : 1;
@@ -64,8 +64,8 @@ Problem causal(int seqlen_q, int seqlen_k, int head_dim) {
 
 // On a GPU without these instructions there is nothing to run.
 bool too_old() {
-  if (tests::device().compute_capability >= tests::step().min_compute_capability) return false;
-  WARN("SKIP: " << why_not(tests::step(), make_problem(64, 64, 64), tests::device()));
+  if (tests::device().compute_capability >= tests::step().architectures.least) return false;
+  WARN("SKIP: " << plan_for(tests::step(), make_problem(64, 64, 64), tests::device()).refusal);
   return true;
 }
 
@@ -146,7 +146,7 @@ TEST_CASE("05 reads Q once, and K and V once a query tile") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
-    const emu::Counts counts = tests::counts_of(p);
+    const Counts counts = tests::counts_of(p);
     const uint64_t query_tiles = ceil_div(p.seqlen_q, tiles_of(p.head_dim).block_m);
     const uint64_t row = p.head_dim * 2, heads = uint64_t(p.batch) * p.heads;
     CHECK(counts.global_read.bytes == heads * (p.seqlen_q + 2 * query_tiles * p.seqlen_k) * row);
@@ -157,7 +157,7 @@ TEST_CASE("05 reads Q once, and K and V once a query tile") {
 TEST_CASE("05 copies to global memory and from it in whole sectors") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
-    const emu::Counts counts = tests::counts_of(p);
+    const Counts counts = tests::counts_of(p);
     CHECK(counts.global_read.sectors * 32 == counts.global_read.bytes);
     if (landing() == Landing::pipeline) CHECK(counts.async_copies > 0);
   }
@@ -190,8 +190,8 @@ TEST_CASE("05.1 fights over banks as its chapter predicts; 05.2 and 05.3 don't a
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
-    const emu::Report report = tests::report_of(p);
-    const emu::Counts total = report.total();
+    const WatchReport report = tests::report_of(p);
+    const Counts total = report.total();
     CHECK(total.shared_write.conflicts == 0);
     if (landing() != Landing::mma) {
       CHECK(total.shared_read.conflicts == 0);
@@ -199,13 +199,13 @@ TEST_CASE("05.1 fights over banks as its chapter predicts; 05.2 and 05.3 don't a
     }
     const Meetings m = meetings_of(p);
     // Q and K: the eight groups of lanes read a word each of eight rows, which begin in the same bank: 8 passes for 1.
-    const emu::AccessCounts pairs = tests::counts_of_lines(report, "const uint32_t*>(p)").shared_read;
+    const AccessCounts pairs = tests::counts_of_lines(report, "const uint32_t*>(p)").shared_read;
     const uint64_t k_loads = m.pairs * m.warps * (m.tiles.block_n / 8) * (p.head_dim / 16) * 2;
     const uint64_t q_loads = m.blocks * m.warps * (p.head_dim / 16) * 4;
     CHECK(pairs.requests == k_loads + q_loads);
     CHECK(pairs.conflicts == 7 * pairs.requests);
     // V: the four lanes of a group read an element each of four rows: 4 passes for 1.
-    const emu::AccessCounts columns = tests::counts_of_lines(report, "const unsigned short*>(p").shared_read;
+    const AccessCounts columns = tests::counts_of_lines(report, "const unsigned short*>(p").shared_read;
     CHECK(columns.requests == m.pairs * m.warps * (m.tiles.block_n / 16) * (p.head_dim / 8) * 4);
     CHECK(columns.conflicts == 3 * columns.requests);
   }
@@ -233,7 +233,7 @@ TEST_CASE("05.3 waits for the other warps once a key tile, the others twice") {
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
     const Meetings m = meetings_of(p);
-    const emu::Report report = tests::report_of(p);
+    const WatchReport report = tests::report_of(p);
     const uint64_t at_start = landing() == Landing::pipeline && p.head_dim == 128 ? 0 : m.blocks;  // Q to registers
     const uint64_t a_tile = landing() == Landing::pipeline ? 1 : 2;
     CHECK(tests::counts_of_lines(report, "__syncthreads()").barriers == m.warps * (at_start + a_tile * m.pairs));
@@ -261,14 +261,14 @@ TEST_CASE("05 needs tensor cores that take bf16, and no more shared memory than 
     const Problem p = make_problem(64, 64, head_dim);
     for (int capability : {80, 86, 89, 90}) {
       device.compute_capability = capability;
-      CHECK(why_not(tests::step(), p, device).empty());
+      CHECK(plan_for(tests::step(), p, device).refusal.empty());
     }
     device.compute_capability = 75;
-    CHECK_THAT(why_not(tests::step(), p, device), ContainsSubstring("8.0 or newer"));
+    CHECK_THAT(plan_for(tests::step(), p, device).refusal, ContainsSubstring("8.0 or newer"));
   }
   device.compute_capability = 80;
   device.shared_bytes_per_block = 16 * 1024;
-  CHECK_THAT(why_not(tests::step(), make_problem(64, 64, 128), device), ContainsSubstring("in shared memory"));
+  CHECK_THAT(plan_for(tests::step(), make_problem(64, 64, 128), device).refusal, ContainsSubstring("in shared memory"));
 }
 
 TEST_CASE("05 refuses what it can't do, by name") {

@@ -10,12 +10,15 @@
 // Papers: FlashAttention (arXiv 2205.14135), Algorithm 4; FlashAttention-2 (arXiv 2307.08691), Algorithm 2.
 #include <algorithm>
 
-#include "common/problem/problem.h"
 #include "common/kernel/cuda.cuh"
+#include "common/kernel/step.h"
+#include "common/kernel/tiles_seen.h"
 
 namespace {
 
 using flash::Problem;
+
+constexpr const char* kName = "06_backward/1_recompute";
 
 // Query rows and keys a tile: 16 and 4096 / head_dim, so that all tiles fit the 64 KB of shared memory that a T4 has,
 // and four blocks an SM of an H200.
@@ -236,67 +239,52 @@ __global__ void prepare_kernel(const float* o, const float* d_o, float* d_sum, f
   if (threadIdx.x % kWarpSize == 0) d_sum[row] = sum;
 }
 
-size_t workspace_bytes(const Problem& p) { return flash::q_rows(p) * sizeof(float); }
-
-flash::Traffic traffic(const Problem& p) {
-  const double rows = double(flash::q_rows(p)), heads = double(p.batch) * p.heads, row = 4 * p.head_dim;  // bytes a row
-  const double kv_rows = double(p.batch) * p.kv_heads * p.seqlen_k;
-  double query_rows = 0;  // that the key tiles of a head read together
-  for (int key = 0; key < p.seqlen_k; key += block_n(p.head_dim)) {
-    query_rows += std::max(0, p.seqlen_q - first_query(p, key));
-  }
-  return {2 * rows * row + 2 * kv_rows * row + heads * query_rows * (2 * row + 8),  // O, dO; K, V; Q, dO, LSE, D
-          rows * (row + 4) + heads * query_rows * row + 2 * kv_rows * row};         // zeros, D; atomic adds; dK, dV
-}
-
 template <int kHeadDim>
-void backward_head_dim(const flash::BackwardArgs& a, void* workspace, flash::Stream stream) {
+void start(const flash::BackwardArgs& a, const flash::Plan& plan, void* workspace, flash::Stream stream) {
   const Problem& p = a.problem;
   const size_t rows = flash::q_rows(p);
-  const float *q = static_cast<const float*>(a.q), *k = static_cast<const float*>(a.k);
-  const float *v = static_cast<const float*>(a.v), *d_o = static_cast<const float*>(a.d_o);
-  float *const d_sum = static_cast<float*>(workspace), *const dq = static_cast<float*>(a.dq);
-  launch(prepare_kernel<kHeadDim>, unsigned((rows + 7) / 8), 8 * kWarpSize, 0, stream, static_cast<const float*>(a.o),
-         d_o, d_sum, dq, rows);
-  launch(backward_kernel<kHeadDim>, unsigned(p.batch * p.kv_heads * ceil_div(p.seqlen_k, block_n(kHeadDim))), kThreads,
-         Shape<kHeadDim>::kFloats * sizeof(float), stream, p, q, k, v, d_o, a.softmax_lse, d_sum, dq,
-         static_cast<float*>(a.dk), static_cast<float*>(a.dv));
+  launch(prepare_kernel<kHeadDim>, unsigned((rows + 7) / 8), 8 * kWarpSize, 0, stream, a.o, a.d_o, workspace, a.dq,
+         rows);
+  launch(backward_kernel<kHeadDim>, unsigned(p.batch * p.kv_heads * ceil_div(p.seqlen_k, plan.block_n)), kThreads,
+         plan.shared_bytes, stream, p, a.q, a.k, a.v, a.d_o, a.softmax_lse, workspace, a.dq, a.dk, a.dv);
 }
 
-void backward(const flash::BackwardArgs& a, void* workspace, flash::Stream stream) {
-  switch (a.problem.head_dim) {
-    case 32: return backward_head_dim<32>(a, workspace, stream);
-    case 64: return backward_head_dim<64>(a, workspace, stream);
-    case 128: return backward_head_dim<128>(a, workspace, stream);
-  }
+void backward(const flash::BackwardArgs& a, const flash::Plan& plan, void* workspace, flash::Stream stream) {
+  const int head_dim = a.problem.head_dim;
+  (head_dim == 32 ? start<32> : head_dim == 64 ? start<64> : start<128>)(a, plan, workspace, stream);
 }
 
-std::string supports(const Problem& p, const flash::Device& device) {
-  if (p.deterministic) {
-    return "06_backward/1_recompute adds to dQ by atomics, in an order that varies: --deterministic is for "
-           "06_backward/2_tensor_core";
-  }
+flash::Plan plan(const Problem& p, const flash::Device& device) {
+  flash::Plan plan;
+  plan.block_m = kBlockM, plan.block_n = block_n(p.head_dim);
+  plan.workspace_bytes = flash::q_rows(p) * sizeof(float);  // D
   const int floats = p.head_dim == 32   ? Shape<32>::kFloats
                      : p.head_dim == 64 ? Shape<64>::kFloats
                                         : Shape<128>::kFloats;
-  const size_t bytes = floats * sizeof(float);
-  if (bytes <= device.shared_bytes_per_block) return "";
-  return "06_backward/1_recompute keeps its tiles in shared memory: head_dim " + std::to_string(p.head_dim) +
-         " needs " + std::to_string(bytes / 1024) + " KB with these, this device has " +
-         std::to_string(device.shared_bytes_per_block / 1024) + " KB";
+  plan.shared_bytes = floats * sizeof(float);
+  plan.refusal = flash::tiles_refusal(kName, plan, p, device);
+  if (p.deterministic) {
+    plan.refusal = std::string(kName) +
+                   " adds to dQ by atomics, in an order that varies: --deterministic is for 06_backward/2_tensor_core";
+  }
+  const double rows = double(flash::q_rows(p)), heads = double(p.batch) * p.heads, row = 4 * p.head_dim;  // bytes a row
+  const double kv_rows = double(p.batch) * p.kv_heads * p.seqlen_k;
+  double query_rows = 0;  // that the key tiles of a head read together
+  for (int key = 0; key < p.seqlen_k; key += plan.block_n) query_rows += flash::queries_visited(p, key, kBlockM);
+  plan.traffic = {
+      2 * rows * row + 2 * kv_rows * row + heads * query_rows * (2 * row + 8),  // O, dO; K, V; Q, dO, LSE, D
+      rows * (row + 4) + heads * query_rows * row + 2 * kv_rows * row};         // zeros, D; atomic adds; dK, dV
+  return plan;
 }
 
 flash::StepInfo step_info() {
   flash::StepInfo step;
-  step.number = "06.1";
-  step.name = "06_backward/1_recompute";
+  step.name = kName;
   step.idea = "the backward pass without a stored P: recomputed tile by tile from Q, K and the LSE";
   step.direction = flash::Direction::backward;
   step.dtypes = {flash::Dtype::fp32};
   step.head_dims = {32, 64, 128};
-  step.supports = supports;
-  step.workspace_bytes = workspace_bytes;
-  step.traffic = traffic;
+  step.plan = plan;
   step.backward = backward;
   return step;
 }

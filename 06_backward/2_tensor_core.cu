@@ -17,13 +17,14 @@
 
 #include "06_backward/deterministic_dq.cuh"
 #include "06_backward/tiles.cuh"
-#include "common/problem/problem.h"
 #include "common/kernel/cuda.cuh"
-#include "common/device/device.h"
-#include "common/kernel/ptx.cuh"
+#include "common/kernel/ptx/ex2.cuh"
+#include "common/kernel/step.h"
+#include "common/kernel/tiles_seen.h"
 
 namespace {
 
+constexpr const char* kName = "06_backward/2_tensor_core";
 constexpr int kStages = 3;     // query tiles in shared memory: landing, at the P team, at the dS team
 constexpr int kWarpKeys = 32;  // keys of a warp: every B fragment it loads serves two mma
 constexpr int kMTiles = kWarpKeys / 16;
@@ -285,13 +286,8 @@ __global__ void round_dq_kernel(const float* dq_accum, Element* dq, float scale,
 
 int padded(int seqlen_q) { return ceil_div(seqlen_q, kRowPadding) * kRowPadding; }
 
-size_t workspace_bytes(const flash::Problem& p) {
-  const size_t floats_per_row = 2 + (p.deterministic ? 0 : p.head_dim);
-  return size_t(p.batch) * p.heads * padded(p.seqlen_q) * floats_per_row * sizeof(float);
-}
-
 template <class Element, class T>
-void run_kernels(const flash::BackwardArgs& args, void* workspace, flash::Stream stream) {
+void run_kernels(const flash::BackwardArgs& args, const flash::Plan& plan, void* workspace, flash::Stream stream) {
   constexpr int kHeadDim = T::kHeadDim, kThreads = 256;
   const flash::Problem& p = args.problem;
   const int padded_q = padded(p.seqlen_q);
@@ -306,21 +302,21 @@ void run_kernels(const flash::BackwardArgs& args, void* workspace, flash::Stream
   const size_t q_tiles = size_t(p.batch) * p.heads * ceil_div(p.seqlen_q, kDqBlockM);
   const unsigned row_blocks = unsigned(rows * (kHeadDim / 8) / kThreads);  // no rest: rows is a multiple of 128
 
-  launch(prepare_kernel<Element, kHeadDim>, row_blocks, kThreads, 0, stream, static_cast<const Element*>(args.o),
-         static_cast<const Element*>(args.d_o), args.softmax_lse, lse2, d_sum, dq_accum, p.seqlen_q, padded_q);
-  launch(backward_kernel<Element, T>, unsigned(kv_tiles), T::kThreads, T::kSharedBytes, stream, params);
+  launch(prepare_kernel<Element, kHeadDim>, row_blocks, kThreads, 0, stream, args.o, args.d_o, args.softmax_lse, lse2,
+         d_sum, dq_accum, p.seqlen_q, padded_q);
+  launch(backward_kernel<Element, T>, unsigned(kv_tiles), T::kThreads, plan.shared_bytes, stream, params);
   if (p.deterministic) {
     launch(deterministic_dq_kernel<Element, kHeadDim>, unsigned(q_tiles), kDqThreads, dq_shared_bytes(kHeadDim), stream,
            params);
   } else {
-    launch(round_dq_kernel<Element, kHeadDim>, row_blocks, kThreads, 0, stream, dq_accum,
-           static_cast<Element*>(args.dq), p.softmax_scale, p.seqlen_q, padded_q);
+    launch(round_dq_kernel<Element, kHeadDim>, row_blocks, kThreads, 0, stream, dq_accum, args.dq, p.softmax_scale,
+           p.seqlen_q, padded_q);
   }
 }
 
-// Calls use(T()) with the largest tiles that fit the device's shared memory.
+// Calls use(T()) with the largest tiles that fit so many bytes of shared memory, or the smallest there are.
 template <int kHeadDim, class Use>
-void with_tiles_of(const Use& use) {
+void with_tiles_of(size_t shared_bytes, const Use& use) {
 #ifdef TILE_M
   use(Tiles<kHeadDim, TILE_M, TILE_N>());
 #else
@@ -328,11 +324,9 @@ void with_tiles_of(const Use& use) {
   using Medium = Tiles<kHeadDim, 4096 / kHeadDim, 128>;  // 129 or 137 KB: A100
   using Small = Tiles<kHeadDim, 4096 / kHeadDim, 64>;    // 89 or 93 KB: all others
   static_assert(Small::kSharedBytes <= 99 * 1024 && dq_shared_bytes(kHeadDim) <= 99 * 1024);
-  static const flash::Device device = flash::query_device();  // asked once, but the CPU back end's may change
-  const int limit = int((device.is_emulated ? flash::query_device() : device).shared_bytes_per_block);
-  if (limit >= Large::kSharedBytes) {
+  if (shared_bytes >= Large::kSharedBytes) {
     use(Large());
-  } else if (limit >= Medium::kSharedBytes) {
+  } else if (shared_bytes >= Medium::kSharedBytes) {
     use(Medium());
   } else {
     use(Small());
@@ -341,73 +335,64 @@ void with_tiles_of(const Use& use) {
 }
 
 template <class Use>
-void with_tiles(int head_dim, const Use& use) {
-  head_dim == 64 ? with_tiles_of<64>(use) : with_tiles_of<128>(use);
+void with_tiles(int head_dim, size_t shared_bytes, const Use& use) {
+  head_dim == 64 ? with_tiles_of<64>(shared_bytes, use) : with_tiles_of<128>(shared_bytes, use);
 }
 
-std::string supports(const flash::Problem& p, const flash::Device& device) {
-  size_t bytes = 0;
-  with_tiles(p.head_dim, [&](auto tiles) { bytes = decltype(tiles)::kSharedBytes; });
-  if (bytes <= device.shared_bytes_per_block) return "";
-  return "06_backward/2_tensor_core keeps its tiles in shared memory: head_dim " + std::to_string(p.head_dim) +
-         " needs " + std::to_string(bytes / 1024) + " KB with these, this device has " +
-         std::to_string(device.shared_bytes_per_block / 1024) + " KB";
-}
-
-template <class T>
-flash::Traffic traffic_with(const flash::Problem& p) {
+flash::Traffic traffic(const flash::Problem& p, int block_m, int block_n, int key_splits) {
   const double rows = double(flash::q_rows(p)), padded_rows = double(p.batch) * p.heads * padded(p.seqlen_q);
   const double row = 2 * p.head_dim, float_row = 4 * p.head_dim;  // bytes
   const double heads = double(p.batch) * p.heads, kv_rows = double(p.batch) * p.kv_heads * p.seqlen_k;
   double read = 2 * rows * row + 4 * rows, write = 8 * padded_rows;  // prepare_kernel: O, dO, LSE; LSE, D
   double query_rows = 0, steps = 0;                                  // backward_kernel: those of all key tiles, a head
-  for (int key = 0; key < p.seqlen_k; key += T::kBlockN) {
-    const int query = first_query_tile(p.causal, p.seqlen_k - p.seqlen_q, key, T::kBlockM) * T::kBlockM;
-    query_rows += std::max(0, p.seqlen_q - query);
-    steps += std::max(0, ceil_div(p.seqlen_q - query, T::kBlockM));
+  for (int key = 0; key < p.seqlen_k; key += block_n) {
+    const int queries = flash::queries_visited(p, key, block_m);
+    query_rows += queries;
+    steps += ceil_div(queries, block_m);
   }
-  read += 2 * kv_rows * row + heads * (2 * query_rows * row + steps * 8 * T::kBlockM);  // K, V; Q, dO, LSE and D
-  write += 2 * kv_rows * row;                                                           // dK, dV
+  read += 2 * kv_rows * row + heads * (2 * query_rows * row + steps * 8 * block_m);  // K, V; Q, dO, LSE and D
+  write += 2 * kv_rows * row;                                                        // dK, dV
   if (!p.deterministic) {
-    write += padded_rows * float_row + heads * steps * T::kBlockM * float_row * T::kKeySplits;  // zeros, atomic adds
-    read += rows * float_row;                                                                   // round_dq_kernel
-  } else {
-    read += 2 * rows * row;  // deterministic_dq_kernel: Q, dO; LSE and D, 16 bytes a thread; K, V
-    for (int query = 0; query < p.seqlen_q; query += kDqBlockM) {
-      const int keys = ceil_div(keys_seen(p.causal, p.seqlen_q, p.seqlen_k, query), kDqBlockN) * kDqBlockN;
-      read += heads * (16 * kDqThreads + 2 * std::min(keys, p.seqlen_k) * row);
-    }
+    write += padded_rows * float_row + heads * steps * block_m * float_row * key_splits;  // zeros, atomic adds
+    read += rows * float_row;                                                             // round_dq_kernel
+  } else {  // deterministic_dq_kernel: Q, dO; LSE and D, 16 bytes a thread; K, V
+    read += 2 * rows * row + heads * ceil_div(p.seqlen_q, kDqBlockM) * 16 * kDqThreads;
+    read += heads * 2 * flash::keys_visited_by_all(p, kDqBlockM, kDqBlockN) * row;
   }
   return {read, write + rows * row};  // and dQ
 }
 
-flash::Traffic traffic(const flash::Problem& p) {
-  flash::Traffic result;
-  with_tiles(p.head_dim, [&](auto tiles) { result = traffic_with<decltype(tiles)>(p); });
-  return result;
+flash::Plan plan(const flash::Problem& p, const flash::Device& device) {
+  flash::Plan plan;
+  with_tiles(p.head_dim, device.shared_bytes_per_block, [&](auto tiles) {
+    using T = decltype(tiles);
+    plan.block_m = T::kBlockM, plan.block_n = T::kBlockN, plan.shared_bytes = T::kSharedBytes;
+    plan.traffic = traffic(p, T::kBlockM, T::kBlockN, T::kKeySplits);
+  });
+  const size_t floats_per_row = 2 + (p.deterministic ? 0 : p.head_dim);
+  plan.workspace_bytes = size_t(p.batch) * p.heads * padded(p.seqlen_q) * floats_per_row * sizeof(float);
+  plan.refusal = flash::tiles_refusal(kName, plan, p, device);
+  return plan;
 }
 
-void backward(const flash::BackwardArgs& args, void* workspace, flash::Stream stream) {
-  with_tiles(args.problem.head_dim, [&](auto tiles) {
+void backward(const flash::BackwardArgs& args, const flash::Plan& plan, void* workspace, flash::Stream stream) {
+  with_tiles(args.problem.head_dim, plan.shared_bytes, [&](auto tiles) {
     const bool bf16 = args.problem.dtype == flash::Dtype::bf16;
     const auto run = bf16 ? run_kernels<__nv_bfloat16, decltype(tiles)> : run_kernels<__half, decltype(tiles)>;
-    run(args, workspace, stream);
+    run(args, plan, workspace, stream);
   });
 }
 
 flash::StepInfo step_info() {
   flash::StepInfo step;
-  step.number = "06.2";
-  step.name = "06_backward/2_tensor_core";
+  step.name = kName;
   step.idea = "the backward pass on tensor cores: two teams of warps, one query tile apart";
   step.direction = flash::Direction::backward;
   step.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
   step.head_dims = {64, 128};
-  step.min_compute_capability = 80;
+  step.architectures = flash::at_least(80);
   step.uses_tensor_cores = true;
-  step.supports = supports;
-  step.workspace_bytes = workspace_bytes;
-  step.traffic = traffic;
+  step.plan = plan;
   step.backward = backward;
   return step;
 }

@@ -4,6 +4,7 @@
 // Global memory: reads Q and dO once, K and V once a query tile; writes dQ once.
 #pragma once
 #include "06_backward/tiles.cuh"
+#include "common/kernel/ptx/ex2.cuh"
 
 namespace {
 

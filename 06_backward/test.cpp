@@ -5,7 +5,7 @@
 #include <string>
 
 #include "common/check/check.h"
-#include "common/device/device.h"
+#include "common/device/memory.h"
 #include "common/tests/catch.h"
 #include "common/tests/step_tests.h"
 
@@ -76,7 +76,7 @@ TEST_CASE("06 runs on every card it claims to, with the tiles that fit there") {
     INFO(card);
     const OnDevice on(card);
     for (int head_dim : {64, 128}) {
-      const std::string reason = why_not(tests::step(), uneven(head_dim), query_device());
+      const std::string reason = plan_for(tests::step(), uneven(head_dim), query_device()).refusal;
       if (tensor_cores() && std::string(card) == "sm_75") {
         CHECK_THAT(reason, ContainsSubstring("8.0"));
         continue;
@@ -115,7 +115,7 @@ TEST_CASE("06 keeps no array of scores: memory grows with the rows") {
         if (entry.label == "workspace") workspace += entry.bytes;
       }
       CHECK(workspace == seqlen * row_floats * 4);
-      CHECK(workspace == execution.workspace_bytes());
+      CHECK(workspace == execution.plan().workspace_bytes);
       // Q, K, V, O, dO, dQ, dK, dV, the LSE and the workspace, and nothing else.
       CHECK(bytes == seqlen * (8 * head_dim * dtype_bytes(p.dtype) + 4) + workspace);
       if (bytes_before) CHECK(bytes == 2 * bytes_before);
@@ -170,7 +170,7 @@ TEST_CASE("06 sums dK and dV over the query heads that share a key head") {
 TEST_CASE("06 computes each weight once a key tile, and stores none") {
   if (!tests::watched()) return;
   const Problem p = uneven(64);
-  const emu::Counts counts = tests::counts_of(p);
+  const Counts counts = tests::counts_of(p);
   if (!tensor_cores()) {
     CHECK(counts.exps == visible_pairs(p));
   } else {
@@ -185,7 +185,7 @@ TEST_CASE("06 computes each weight once a key tile, and stores none") {
 TEST_CASE("06 has no bank conflicts") {
   if (!tests::watched()) return;
   for (int head_dim : tests::step().head_dims) {
-    const emu::Counts counts = tests::counts_of(make_problem(128, 128, head_dim));
+    const Counts counts = tests::counts_of(make_problem(128, 128, head_dim));
     CHECK(counts.shared_read.conflicts == 0);
     CHECK(counts.shared_write.conflicts == 0);
   }
@@ -199,7 +199,7 @@ TEST_CASE("06.1 refuses --deterministic by name") {
 }
 
 TEST_CASE("06.2 --deterministic gives the same bits whatever runs first") {
-  if (!tensor_cores() || !why_not(tests::step(), uneven(64), tests::device()).empty()) return;
+  if (!tensor_cores() || !plan_for(tests::step(), uneven(64), tests::device()).refusal.empty()) return;
   for (Dtype dtype : {Dtype::bf16, Dtype::fp16}) {
     for (int head_dim : {64, 128}) {
       Problem p = tests::watched() ? uneven(head_dim) : uneven(head_dim, 140, 150);
@@ -235,7 +235,7 @@ TEST_CASE("06.2 multiplies five times a tile, with --deterministic seven times a
   for (int head_dim : {64, 128}) {
     Problem p = make_problem(256, 256, head_dim);
     const uint64_t product = uint64_t(2) * 256 * 256 * head_dim / 4096;  // an m16n8k16 is 4096 operations
-    emu::Counts counts = tests::counts_of(p);
+    Counts counts = tests::counts_of(p);
     CHECK(counts.mmas == 5 * product);
     CHECK(counts.atomics == uint64_t(2) * 256 * head_dim / 32);  // dQ once a key tile of 128, a warp at a time
     p.deterministic = true;

@@ -1,10 +1,14 @@
 // What the two kernels of 06.2 that walk over tiles are made of: their parameters, tiles in shared memory, products of
-// fragments. The lane maps are drawn in common/kernel/ptx.cuh; ldmatrix and the swizzle are step 05's.
+// fragments. The lane maps are drawn in common/kernel/ptx/; ldmatrix and the swizzle are step 05's.
 #pragma once
 #include <type_traits>
 
 #include "common/kernel/cuda.cuh"
-#include "common/kernel/ptx.cuh"
+#include "common/kernel/ptx/cp_async.cuh"
+#include "common/kernel/ptx/ldmatrix.cuh"
+#include "common/kernel/ptx/mma.cuh"
+#include "common/kernel/ptx/pack.cuh"
+#include "common/problem/problem.h"
 
 namespace {
 

@@ -93,4 +93,10 @@ void JsonWriter::value(const std::string& key, const std::vector<int>& numbers) 
   raw(key, "[" + list + "]");
 }
 
+void JsonWriter::value(const std::string& key, const std::vector<std::string>& texts) {
+  std::string list;
+  for (const std::string& text : texts) list += (list.empty() ? "" : ", ") + json_string(text);
+  raw(key, "[" + list + "]");
+}
+
 }  // namespace flash

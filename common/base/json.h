@@ -20,6 +20,7 @@ class JsonWriter {
   void value(const std::string& key, int number);
   void value(const std::string& key, bool truth);
   void value(const std::string& key, const std::vector<int>& numbers);
+  void value(const std::string& key, const std::vector<std::string>& texts);
   void null(const std::string& key);
   void raw(const std::string& key, const std::string& json);  // `json` is JSON already
 

@@ -24,7 +24,7 @@ def fragments(data, out):
     handles = [plt.Rectangle((0, 0), 1, 1, facecolor=tint(colour), edgecolor=GREY) for colour in colours]
     figure.legend(handles, [f"a[{i}], b[{i}], c[{i}]" if i < 2 else f"a[{i}], c[{i}]" for i in range(4)], loc="upper center", ncols=4, fontsize=8)
     save(figure, out, "mma.sync m16n8k16 with 16-bit elements: the number is the lane that holds the element, the colour the register it is in "
-         "(two neighbouring elements share a register of A and B). After the lane map in common/kernel/ptx.cuh, which common/tests/ptx_test.cu tests.", top=0.94)
+         "(two neighbouring elements share a register of A and B). After the lane map in common/kernel/ptx/mma.cuh, which common/tests/ptx_test.cu tests.", top=0.94)
 
 
 FIGURES = {"fragments": fragments}

@@ -2,16 +2,16 @@
 
 #include <algorithm>
 
+#include "common/base/error.h"
+#include "common/base/parallel.h"
+#include "common/check/expected.h"
+#include "common/check/materialised.h"
 #include "common/check/message.h"
 #include "common/check/pattern.h"
 #include "common/check/rows.h"
 #include "common/check/rule.h"
 #include "common/check/sample.h"
-#include "common/base/error.h"
-#include "common/check/expected.h"
 #include "common/problem/layout.h"
-#include "common/check/materialised.h"
-#include "common/base/parallel.h"
 
 namespace flash {
 namespace {

@@ -19,8 +19,8 @@
 #pragma once
 #include <vector>
 
-#include "common/problem/problem.h"
 #include "common/problem/inputs.h"
+#include "common/problem/problem.h"
 
 namespace flash {
 

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "common/problem/layout.h"
+#include "common/problem/mask.h"
 #include "common/problem/row_math.h"
 
 namespace flash {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "common/check/check.h"
+#include "common/check/result.h"
 #include "common/check/rows.h"
 #include "common/problem/inputs.h"
 

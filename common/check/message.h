@@ -3,8 +3,8 @@
 #include <string>
 #include <vector>
 
+#include "common/check/result.h"
 #include "common/problem/problem.h"
-#include "common/check/check.h"
 
 namespace flash {
 

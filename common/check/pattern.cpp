@@ -14,6 +14,7 @@
 #include "common/check/formulas.h"
 #include "common/problem/dtype.h"
 #include "common/problem/layout.h"
+#include "common/problem/mask.h"
 
 namespace flash {
 namespace {

@@ -2,7 +2,7 @@
 #pragma once
 #include <string>
 
-#include "common/check/check.h"
+#include "common/check/result.h"
 #include "common/check/rows.h"
 #include "common/problem/inputs.h"
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <vector>
 
-#include "common/check/check.h"
+#include "common/check/result.h"
 #include "common/check/rows.h"
 
 namespace flash {

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "common/problem/layout.h"
+#include "common/problem/mask.h"
 
 namespace flash {
 namespace {

@@ -2,8 +2,8 @@
 #pragma once
 #include <vector>
 
-#include "common/problem/problem.h"
 #include "common/check/rows.h"
+#include "common/problem/problem.h"
 
 namespace flash {
 

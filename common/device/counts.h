@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-namespace flash::emu {
+namespace flash {
 
 // Requests of one direction (read or write) in one memory space. A request is a warp's accesses at one call site, the
 // k-th since the last barrier.
@@ -50,7 +50,7 @@ struct LineCounts {
   bool exact = true;  // false: lanes ran the line different numbers of times, requests are a guess ("≈")
 };
 
-struct KernelReport {
+struct KernelCounts {
   std::string name;
   uint64_t launches = 0, blocks = 0, threads = 0;
   Counts total;
@@ -63,7 +63,7 @@ struct Site {
   int line = 0;
 };
 
-struct Fault {
+struct WatchFault {
   std::string kind;     // "race", "out-of-bounds", "uninitialised", "misaligned", "barrier", "async-copy", "other"
   std::string message;  // the whole report, for a person
   std::string kernel;
@@ -72,18 +72,18 @@ struct Fault {
   uint64_t times = 1;  // the same pair of lines and kind is reported once and counted
 };
 
-struct Report {
+struct WatchReport {
   bool watched = false;  // false: built with WATCH=0, nothing was counted
-  std::vector<KernelReport> kernels;
-  std::vector<Fault> faults;
+  std::vector<KernelCounts> kernels;
+  std::vector<WatchFault> faults;
   Counts total() const {
     Counts sum;
-    for (const KernelReport& kernel : kernels) sum += kernel.total;
+    for (const KernelCounts& kernel : kernels) sum += kernel.total;
     return sum;
   }
 };
 
-void reset_report();   // forget counts and faults
-Report take_report();  // what was seen since; leaves it in place
+void reset_watch_report();        // forget counts and faults
+WatchReport take_watch_report();  // what was seen since; leaves it in place
 
-}  // namespace flash::emu
+}  // namespace flash

@@ -1,52 +1,30 @@
-// The device a program runs on, as the harness sees it: the GPU (device_cuda.cu) or the CPU back end
-// (emu/device_emu.cpp); a program is linked with one of the two. Errors throw flash::Error(kDeviceError).
+// The device a program runs on: a GPU (device_cuda.cu) or the CPU back end (common/emu/run/device_emu.cpp); a program is
+// linked with one of the two. The room has one face for both: facts (here), memory.h, timing.h, and what the CPU back
+// end counts (counts.h). Errors throw flash::Error(kDeviceError).
 #pragma once
-#include <functional>
+#include <cstddef>
 #include <string>
-#include <vector>
 
-#include "common/problem/problem.h"
+struct CUstream_st;  // cudaStream_t is a pointer to this; said here so that no CUDA header is needed
 
 namespace flash {
 
+using Stream = CUstream_st*;  // nullptr (the default stream) on the CPU back end
+
+// What a step may ask of the device it is to run on. The CPU back end answers with a virtual device.
+struct Device {
+  std::string name;
+  bool is_emulated = false;
+  int compute_capability = 0;  // 75, 80, 86, 89, 90 …
+  int sm_count = 0;
+  size_t global_bytes = 0;            // free device memory
+  size_t shared_bytes_per_block = 0;  // the most a block may ask for (opt-in limit), bytes
+  double peak_fp32_tflops = 0;        // 0: not known
+  double peak_tensor_tflops = 0;      // dense fp16/bf16 with fp32 accumulation; 0: not known
+  double peak_gb_per_s = 0;           // device memory; 0: not known
+};
+
 const char* backend_name();  // "cuda" or "emu"
 Device query_device();       // of the current device; throws kNotSupported when there is none
-
-// Device memory, 256-byte aligned, filled with 0xFF bytes (NaN in every float type). `label` names the array in reports.
-// Every allocation is entered in the ledger below until the buffer is destroyed.
-class DeviceBuffer {
- public:
-  DeviceBuffer(const std::string& label, size_t bytes);
-  ~DeviceBuffer();
-  DeviceBuffer(const DeviceBuffer&) = delete;
-  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
-
-  void* data() const { return data_; }
-  size_t bytes() const { return bytes_; }
-  void copy_from_host(const void* source);  // bytes() bytes
-  void copy_to_host(void* target) const;    // bytes() bytes; waits for the device
-  void fill_with_nan();
-
- private:
-  void* data_ = nullptr;
-  size_t bytes_ = 0;
-  std::string label_;
-};
-
-struct LedgerEntry {
-  std::string label;
-  size_t bytes;
-};
-std::vector<LedgerEntry> device_ledger();  // the live allocations, oldest first
-size_t device_ledger_peak_bytes();         // the most that was ever live at once in this process
-
-void synchronize();  // waits for the device; throws what a kernel did wrong
-
-// Median, least and greatest time of `work` in milliseconds by CUDA events, `iterations` calls after `warmup`.
-// On the CPU back end wall-clock times, which say nothing of a GPU's.
-struct Times {
-  double median = 0, min = 0, max = 0;
-};
-Times time_ms(const std::function<void()>& work, int iterations, int warmup = 3);
 
 }  // namespace flash

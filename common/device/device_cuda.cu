@@ -5,9 +5,11 @@
 
 #include <algorithm>
 
-#include "common/device/progress.h"
-#include "common/device/counts.h"
 #include "common/base/error.h"
+#include "common/device/counts.h"
+#include "common/device/memory.h"
+#include "common/device/progress.h"
+#include "common/device/timing.h"
 
 namespace flash {
 
@@ -153,8 +155,8 @@ Times time_ms(const std::function<void()>& work, int iterations, int warmup) {
 
 namespace emu {  // nothing is watched on a GPU, nor reports how far it is
 
-void reset_report() {}
-Report take_report() { return Report(); }
+void reset_watch_report() {}
+WatchReport take_watch_report() { return WatchReport(); }
 void set_progress(Progress) {}
 
 }  // namespace emu

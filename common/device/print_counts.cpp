@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-namespace flash::emu {
+namespace flash {
 
 namespace {
 
@@ -81,7 +81,7 @@ std::string lines_of_access(const AccessCounts& c, bool is_shared) {
          " a request";
 }
 
-void print_lines(std::ostream& out, const KernelReport& kernel) {
+void print_lines(std::ostream& out, const KernelCounts& kernel) {
   struct Row {
     const LineCounts* line;
     const char* what;
@@ -178,7 +178,7 @@ void add_counts(JsonObject& json, const Counts& c) {
 
 }  // namespace
 
-void print_report(std::ostream& out, const Report& report) {
+void print_watch_report(std::ostream& out, const WatchReport& report) {
   if (!report.watched) {
     out << "No counts: this kernel was built without watching (WATCH=0), or runs on a GPU.\n";
     return;
@@ -188,7 +188,7 @@ void print_report(std::ostream& out, const Report& report) {
                                                    "distinct", "bytes written", "sectors/request", "distinct", ""}};
   std::vector<std::vector<std::string>> shared = {
       {"shared memory", "reads", "conflicts", "writes", "conflicts", "barriers", ""}};
-  for (const KernelReport& kernel : report.kernels) {
+  for (const KernelCounts& kernel : report.kernels) {
     const Counts& c = kernel.total;
     const auto guess = [](const LineCounts& line) { return !line.exact; };
     const std::string name = kernel.name + (std::any_of(kernel.lines.begin(), kernel.lines.end(), guess) ? " ≈" : "");
@@ -207,7 +207,7 @@ void print_report(std::ostream& out, const Report& report) {
     print_table(out, shared);
   }
   bool is_first = true;
-  for (const KernelReport& kernel : report.kernels) {
+  for (const KernelCounts& kernel : report.kernels) {
     const Counts& c = kernel.total;
     std::string text;
     auto add = [&](uint64_t n, const char* what) {
@@ -223,8 +223,8 @@ void print_report(std::ostream& out, const Report& report) {
     out << (is_first ? "\n  " : "  ") << kernel.name << ": " << text << "\n";
     is_first = false;
   }
-  for (const KernelReport& kernel : report.kernels) print_lines(out, kernel);
-  for (const KernelReport& kernel : report.kernels) {
+  for (const KernelCounts& kernel : report.kernels) print_lines(out, kernel);
+  for (const KernelCounts& kernel : report.kernels) {
     const auto guess = [](const LineCounts& l) { return !l.exact; };
     if (!std::any_of(kernel.lines.begin(), kernel.lines.end(), guess)) continue;
     out << "\n  ≈ the threads of a warp ran the line different numbers of times: its requests are a guess\n";
@@ -233,7 +233,7 @@ void print_report(std::ostream& out, const Report& report) {
   print_faults(out, report);
 }
 
-void print_traffic(std::ostream& out, const Report& report, const Traffic& step, const Traffic& least) {
+void print_traffic(std::ostream& out, const WatchReport& report, const Traffic& step, const Traffic& least) {
   if (!report.watched) return;
   const Counts counted = report.total();
   auto text = [](double bytes) { return count_text(uint64_t(bytes + 0.5)); };
@@ -254,10 +254,10 @@ void print_traffic(std::ostream& out, const Report& report, const Traffic& step,
                      times(sum, least_sum), "counted / least"}});
 }
 
-void print_faults(std::ostream& out, const Report& report) {
+void print_faults(std::ostream& out, const WatchReport& report) {
   if (report.faults.empty()) return;
   out << "\n" << report.faults.size() << (report.faults.size() == 1 ? " fault:\n" : " faults:\n");
-  for (const Fault& fault : report.faults) {
+  for (const WatchFault& fault : report.faults) {
     out << "\n  " << fault.message;
     if (fault.times > 1) out << " (" << fault.times << " times)";
     out << "\n";
@@ -268,7 +268,7 @@ void print_faults(std::ostream& out, const Report& report) {
   }
 }
 
-std::string report_json(const Report& report) {
+std::string watch_report_json(const WatchReport& report) {
   auto counts_json = [](const Counts& c) {
     JsonObject json;
     add_counts(json, c);
@@ -276,14 +276,14 @@ std::string report_json(const Report& report) {
   };
   JsonObject all, counts = counts_json(report.total());
   uint64_t distinct_read = 0, distinct_write = 0;
-  for (const KernelReport& kernel : report.kernels) {
+  for (const KernelCounts& kernel : report.kernels) {
     distinct_read += kernel.distinct_read_bytes, distinct_write += kernel.distinct_write_bytes;
   }
   counts.add("distinct_read_bytes", distinct_read);
   counts.add("distinct_write_bytes", distinct_write);
   all.add_raw("watched", report.watched ? "true" : "false");
   all.add_raw("counts", counts.text());
-  all.add_raw("kernels", json_array(report.kernels, [&](const KernelReport& kernel) {
+  all.add_raw("kernels", json_array(report.kernels, [&](const KernelCounts& kernel) {
                 JsonObject json, total = counts_json(kernel.total);
                 total.add("distinct_read_bytes", kernel.distinct_read_bytes);
                 total.add("distinct_write_bytes", kernel.distinct_write_bytes);
@@ -302,7 +302,7 @@ std::string report_json(const Report& report) {
                              }));
                 return json.text();
               }));
-  all.add_raw("faults", json_array(report.faults, [](const Fault& fault) {
+  all.add_raw("faults", json_array(report.faults, [](const WatchFault& fault) {
                 JsonObject json;
                 json.add("kind", fault.kind);
                 json.add("message", fault.message);
@@ -318,4 +318,4 @@ std::string report_json(const Report& report) {
   return all.text();
 }
 
-}  // namespace flash::emu
+}  // namespace flash

@@ -4,11 +4,11 @@
 #include <functional>
 #include <string>
 
-namespace flash::emu {
+namespace flash {
 
 // Called on the OS thread that called launch(), after blocks that it ran itself, with the blocks done in all and the
 // blocks of the grid. An empty function takes the callback away. The callback decides how often to print.
 using Progress = std::function<void(const std::string& kernel, uint64_t blocks_done, uint64_t blocks)>;
 void set_progress(Progress);
 
-}  // namespace flash::emu
+}  // namespace flash

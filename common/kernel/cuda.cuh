@@ -3,15 +3,15 @@
 //   - is started by launch(kernel, grid, block, shared_bytes, stream, args...),
 //   - takes dynamic shared memory from dynamic_shared<T>(),
 //   - aligns shared arrays with __align__(16) and copies vector types by value (float4 v = p[i]),
-//   - holds no raw asm: instructions live in common/ptx.cuh.
+//   - holds no raw asm: instructions live in common/kernel/ptx.
 // Only kernel files include this header: everything in it has internal linkage, so that a watched and an unwatched
 // build of one inline function never meet in a link.
 #pragma once
 
 #include <string>
 
-#include "common/problem/problem.h"
 #include "common/base/error.h"
+#include "common/device/device.h"
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "common/problem/dtype.h"
 #include "common/base/parallel.h"
+#include "common/problem/dtype.h"
 
 namespace flash {
 namespace {

@@ -1,6 +1,5 @@
-// Where a row of a tensor starts (shapes: problem.h), and who sees whom.
+// Where a row of a tensor starts; the shapes are in problem.h.
 #pragma once
-#include <algorithm>
 #include <cstddef>
 
 #include "common/problem/problem.h"
@@ -23,17 +22,5 @@ T* kv_row(T* tensor, const Problem& p, int b, int kv_head, int j) {
 
 inline int group_size(const Problem& p) { return p.heads / p.kv_heads; }  // query heads that share a key/value head
 inline int kv_head_of(const Problem& p, int h) { return h / group_size(p); }
-
-// Query row i sees the keys 0 <= j < visible_keys(i); key j is seen by the rows i >= first_query(j).
-inline int visible_keys(const Problem& p, int i) {
-  if (!p.causal) return p.seqlen_k;
-  const long long end = 1ll + i + p.seqlen_k - p.seqlen_q;
-  return int(std::max(0ll, std::min<long long>(end, p.seqlen_k)));
-}
-inline int first_query(const Problem& p, int j) {
-  if (!p.causal) return 0;
-  const long long first = (long long)j - p.seqlen_k + p.seqlen_q;
-  return int(std::max(0ll, std::min<long long>(first, p.seqlen_q)));
-}
 
 }  // namespace flash

@@ -7,9 +7,9 @@
 #include <cstring>
 #include <memory>
 
-#include "common/problem/dtype.h"
 #include "common/base/error.h"
 #include "common/base/files.h"
+#include "common/problem/dtype.h"
 
 namespace flash {
 namespace {

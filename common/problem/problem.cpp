@@ -2,31 +2,7 @@
 
 #include <algorithm>
 
-#include "common/base/error.h"
-
 namespace flash {
-
-static std::vector<StepInfo>& registry() {
-  static std::vector<StepInfo> steps;
-  return steps;
-}
-
-RegisterStep::RegisterStep(const StepInfo& info) {
-  std::vector<StepInfo>& steps = registry();
-  auto by_name = [](const StepInfo& a, const StepInfo& b) { return a.name < b.name; };
-  steps.insert(std::upper_bound(steps.begin(), steps.end(), info, by_name), info);
-}
-
-const std::vector<StepInfo>& linked_steps() { return registry(); }
-
-const StepInfo& main_step() {
-  if (registry().empty()) {
-    throw Error(kUsage,
-                "this program registers no step: its kernel file must end with `const flash::RegisterStep "
-                "registered(step_info());`");
-  }
-  return registry().back();
-}
 
 const char* dtype_name(Dtype dtype) {
   switch (dtype) {
@@ -35,26 +11,6 @@ const char* dtype_name(Dtype dtype) {
     case Dtype::bf16: return "bf16";
   }
   return "?";
-}
-
-std::string why_not(const StepInfo& step, const Problem& problem, const Device& device) {
-  auto has = [](const auto& list, auto item) { return std::find(list.begin(), list.end(), item) != list.end(); };
-  if (device.compute_capability < step.min_compute_capability) {
-    return step.name + " needs a GPU of compute capability " + std::to_string(step.min_compute_capability / 10) + "." +
-           std::to_string(step.min_compute_capability % 10) + " or newer, and " + device.name + " has " +
-           std::to_string(device.compute_capability / 10) + "." + std::to_string(device.compute_capability % 10);
-  }
-  if (!has(step.dtypes, problem.dtype)) {
-    std::string names;
-    for (Dtype t : step.dtypes) names += (names.empty() ? "" : " or ") + std::string(dtype_name(t));
-    return step.name + " takes " + names + ", not " + dtype_name(problem.dtype);
-  }
-  if (!has(step.head_dims, problem.head_dim)) {
-    std::string dims;
-    for (int d : step.head_dims) dims += (dims.empty() ? "" : ", ") + std::to_string(d);
-    return step.name + " takes head_dim " + dims + ", not " + std::to_string(problem.head_dim);
-  }
-  return step.supports ? step.supports(problem, device) : "";
 }
 
 Traffic least_traffic(const Problem& p, Direction direction) {

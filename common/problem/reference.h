@@ -2,8 +2,8 @@
 #pragma once
 #include <vector>
 
-#include "common/problem/problem.h"
 #include "common/problem/inputs.h"
+#include "common/problem/problem.h"
 
 namespace flash {
 

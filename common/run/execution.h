@@ -2,10 +2,11 @@
 #pragma once
 #include <memory>
 
-#include "common/problem/problem.h"
-#include "common/check/check.h"
+#include "common/check/result.h"
 #include "common/device/device.h"
+#include "common/kernel/step.h"
 #include "common/problem/inputs.h"
+#include "common/problem/problem.h"
 
 namespace flash {
 
@@ -18,17 +19,15 @@ class Execution {
   ~Execution();
   void run();         // enqueues one call
   Outputs outputs();  // waits, copies back
-  size_t workspace_bytes() const;
+  const Plan& plan() const { return plan_; }
 
  private:
   struct Buffers;
   std::unique_ptr<Buffers> buffers_;
   StepInfo step_;
   Problem problem_;
+  Plan plan_;
 };
-
-// Device bytes the execution of a step takes: inputs, outputs, workspace.
-size_t device_bytes(const StepInfo&, const Problem&);
 
 Outputs run_once(const StepInfo&, const Problem&, const Inputs&);
 

@@ -6,8 +6,10 @@
 #include <string>
 
 #include "common/base/error.h"
-#include "common/run/execution.h"
 #include "common/base/text.h"
+#include "common/device/device.h"
+#include "common/kernel/step.h"
+#include "common/run/forward_step.h"
 
 namespace flash {
 
@@ -22,6 +24,8 @@ size_t number_in(const char* path, const std::string& key = "") {
   }
   return file >> number ? number : SIZE_MAX;
 }
+
+size_t add_or_max(size_t a, size_t b) { return a + b < a ? SIZE_MAX : a + b; }
 
 std::string both(size_t bytes) {
   if (bytes == SIZE_MAX) return "more bytes than can be counted";
@@ -46,6 +50,17 @@ size_t host_bytes(const Problem& p, Direction direction) {
   return floats * sizeof(float) + 2 * std::max(q, kv) * sizeof(float);
 }
 
+size_t device_bytes(const StepInfo& step, const Problem& p, const Device& device) {
+  const size_t q = q_elements(p) * dtype_bytes(p.dtype);
+  const size_t kv = kv_elements(p) * dtype_bytes(p.dtype);
+  const size_t workspace = plan_for(step, p, device).workspace_bytes;
+  const size_t forward = q + 2 * kv + q + q_rows(p) * sizeof(float);  // q, k, v, o, softmax_lse
+  if (step.direction == Direction::forward) return add_or_max(forward, workspace);
+  const size_t backward = add_or_max(q + q + 2 * kv, workspace);  // d_o, dq, dk, dv
+  const size_t for_forward = plan_for(forward_for(step, p, device), p, device).workspace_bytes;
+  return add_or_max(forward, std::max(backward, for_forward));
+}
+
 void require_countable(const Problem& p) {
   const double q = double(p.batch) * p.heads * p.seqlen_q * p.head_dim;
   const double kv = double(p.batch) * p.kv_heads * p.seqlen_k * p.head_dim;
@@ -56,7 +71,7 @@ void require_countable(const Problem& p) {
 }
 
 void require_memory(const StepInfo& step, const Problem& p, const Device& device) {
-  const size_t on_device = device_bytes(step, p);
+  const size_t on_device = device_bytes(step, p, device);
   if (on_device > device.global_bytes) {
     throw Error(kNotSupported, step.name + " needs " + both(on_device) + " of device memory for this problem, and " +
                                    device.name + " has " + both(device.global_bytes) + " free");

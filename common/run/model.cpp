@@ -1,18 +1,19 @@
 #include "common/run/model.h"
+#include "common/device/device.h"
+#include "common/kernel/step.h"
 
 #include <algorithm>
 
 namespace flash {
 
-Model model_of(const StepInfo& step, const Problem& p, const Device& device) {
+Model model_of(const StepInfo& step, const Plan& plan, const Problem& p, const Device& device) {
   const Traffic least = least_traffic(p, step.direction);
-  const Traffic asked = step.traffic ? step.traffic(p) : Traffic();
   Model m;
   m.flops = flops(p, step.direction);
   m.min_bytes = least.read_bytes + least.write_bytes;
-  m.read_bytes = asked.read_bytes;
-  m.write_bytes = asked.write_bytes;
-  m.workspace_bytes = step.workspace_bytes ? double(step.workspace_bytes(p)) : 0;
+  m.read_bytes = plan.traffic.read_bytes;
+  m.write_bytes = plan.traffic.write_bytes;
+  m.workspace_bytes = double(plan.workspace_bytes);
   m.intensity = m.flops / m.min_bytes;
   m.peak_tflops = step.uses_tensor_cores ? device.peak_tensor_tflops : device.peak_fp32_tflops;
   m.peak_gb_per_s = device.peak_gb_per_s;

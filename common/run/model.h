@@ -1,5 +1,7 @@
 // What arithmetic on paper says about a problem: the roofline's "model" line beside the measured one.
 #pragma once
+#include "common/device/device.h"
+#include "common/kernel/step.h"
 #include "common/problem/problem.h"
 
 namespace flash {
@@ -19,6 +21,6 @@ struct Model {
   bool compute_bound = false;
 };
 
-Model model_of(const StepInfo&, const Problem&, const Device&);
+Model model_of(const StepInfo&, const Plan&, const Problem&, const Device&);
 
 }  // namespace flash

@@ -9,6 +9,7 @@
 
 #include "common/base/error.h"
 #include "common/base/text.h"
+#include "common/kernel/step.h"
 
 namespace flash {
 
@@ -208,7 +209,7 @@ The run
   --no-check         run without checking
   --profile          counts by kernel and by source line (CPU back end)
   --json FILE        the report as JSON; - for standard output, and then nothing else goes there
-  --list             the steps in this program
+  --list             the steps in this program; with --json for a program
   --help             this page
 
 Exit status: 0 pass, 1 wrong result or faulty access, 2 bad option or file, 3 CUDA error or crashed kernel,

@@ -4,8 +4,9 @@
 #include <string>
 #include <vector>
 
-#include "common/problem/problem.h"
+#include "common/kernel/step.h"
 #include "common/problem/inputs.h"
+#include "common/problem/problem.h"
 
 namespace flash {
 

@@ -5,8 +5,8 @@
 #include <chrono>
 #include <cstdio>
 
-#include "common/device/progress.h"
 #include "common/base/text.h"
+#include "common/device/progress.h"
 
 namespace flash {
 
@@ -39,11 +39,11 @@ struct State {
 }  // namespace
 
 ProgressLine::ProgressLine() {
-  if (isatty(STDERR_FILENO)) emu::set_progress(State());
+  if (isatty(STDERR_FILENO)) set_progress(State());
 }
 
 ProgressLine::~ProgressLine() {
-  emu::set_progress({});
+  set_progress({});
   if (isatty(STDERR_FILENO)) std::fputs("\r\033[K", stderr);
 }
 

@@ -3,9 +3,10 @@
 #include <algorithm>
 #include <ostream>
 
-#include "common/device/print_counts.h"
 #include "common/base/json.h"
 #include "common/base/text.h"
+#include "common/device/print_counts.h"
+#include "common/device/timing.h"
 
 namespace flash {
 
@@ -83,9 +84,9 @@ void write_tensor_check(JsonWriter& json, const TensorCheck& t) {
   json.end_object();
 }
 
-void write_counts(JsonWriter& json, const emu::Report& counts) {
+void write_counts(JsonWriter& json, const WatchReport& counts) {
   if (counts.watched) {
-    json.members_of(emu::report_json(counts));
+    json.members_of(watch_report_json(counts));
   } else {  // zeros would read as counts
     json.value("watched", false);
     json.null("counts");
@@ -127,7 +128,7 @@ void print_results(std::ostream& out, const RunReport& r, bool profile) {
   if (!r.counts.faults.empty()) {
     out << "faults   FAIL  the kernel's memory accesses are wrong in " << r.counts.faults.size()
         << (r.counts.faults.size() == 1 ? " place\n" : " places\n");
-    if (!profile) emu::print_faults(out, r.counts);  // the profile ends with them
+    if (!profile) print_faults(out, r.counts);  // the profile ends with them
   }
   if (r.time_ms) {
     const double seconds = r.time_ms->median * 1e-3;
@@ -162,7 +163,7 @@ void print_results(std::ostream& out, const RunReport& r, bool profile) {
   }
   out << "\n";
   if (r.counts.watched) {
-    const emu::Counts c = r.counts.total();
+    const Counts c = r.counts.total();
     out << "counted  " << human_bytes(double(c.global_read.bytes)) << " read in " << with_commas(c.global_read.sectors)
         << " sectors, " << human_bytes(double(c.global_write.bytes)) << " written in "
         << with_commas(c.global_write.sectors) << "; "
@@ -174,9 +175,9 @@ void print_results(std::ostream& out, const RunReport& r, bool profile) {
   }
   if (profile) {
     out << "\n";
-    emu::print_report(out, r.counts);
-    if (r.step.traffic) {
-      emu::print_traffic(out, r.counts, r.step.traffic(r.problem), least_traffic(r.problem, r.step.direction));
+    print_watch_report(out, r.counts);
+    if (m.read_bytes + m.write_bytes > 0) {
+      print_traffic(out, r.counts, {m.read_bytes, m.write_bytes}, least_traffic(r.problem, r.step.direction));
     }
   }
 }

@@ -4,10 +4,12 @@
 #include <optional>
 #include <string>
 
-#include "common/problem/problem.h"
-#include "common/check/check.h"
-#include "common/device/device.h"
+#include "common/check/result.h"
 #include "common/device/counts.h"
+#include "common/device/device.h"
+#include "common/device/timing.h"
+#include "common/kernel/step.h"
+#include "common/problem/problem.h"
 #include "common/run/model.h"
 
 namespace flash {
@@ -23,7 +25,7 @@ struct RunReport {
   int iters = 0;
   Model model;
   double wall_seconds = 0;  // of the one call on the CPU back end
-  emu::Report counts;
+  WatchReport counts;
 };
 
 Verdict verdict_of(const RunReport&);  // the check's, and fail where the watched kernel made a fault

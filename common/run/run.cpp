@@ -6,22 +6,25 @@
 #include <fstream>
 #include <iostream>
 
-#include "common/problem/problem.h"
+#include "common/base/error.h"
+#include "common/base/files.h"
+#include "common/base/text.h"
 #include "common/check/check.h"
+#include "common/device/counts.h"
 #include "common/device/device.h"
 #include "common/device/print_counts.h"
-#include "common/device/counts.h"
-#include "common/base/error.h"
-#include "common/run/execution.h"
-#include "common/base/files.h"
+#include "common/device/timing.h"
+#include "common/kernel/step.h"
 #include "common/problem/inputs.h"
+#include "common/problem/npy.h"
+#include "common/problem/problem.h"
+#include "common/run/execution.h"
 #include "common/run/memory.h"
 #include "common/run/model.h"
-#include "common/problem/npy.h"
 #include "common/run/options.h"
 #include "common/run/progress_line.h"
 #include "common/run/report.h"
-#include "common/base/text.h"
+#include "common/run/step_list.h"
 
 using namespace flash;
 
@@ -56,7 +59,9 @@ Problem problem_from(const Options& o, const StepInfo& step, const Device& devic
   if (o.seqlen) p.seqlen_q = p.seqlen_k = *o.seqlen;
   if (o.seqlen_k) p.seqlen_k = *o.seqlen_k;
   if (!o.seqlen && !o.seqlen_k) {  // the default length shrinks until it fits this device
-    const auto fits = [&] { return why_not(step, p, device).empty() && device_bytes(step, p) <= device.global_bytes; };
+    const auto fits = [&] {
+      return plan_for(step, p, device).refusal.empty() && device_bytes(step, p, device) <= device.global_bytes;
+    };
     while (p.seqlen_q > 128 && !fits()) p.seqlen_q = p.seqlen_k = p.seqlen_q / 2;
   }
   return p;
@@ -188,7 +193,7 @@ void refuse_what_does_not_apply(const Options& o, const StepInfo& step) {
     throw Error(kUsage,
                 "--deterministic is for backward steps; " + step.name + " gives the same bits every time anyway");
   }
-  if (o.profile && !on_gpu() && !emu::take_report().watched) {
+  if (o.profile && !on_gpu() && !take_watch_report().watched) {
     throw Error(kUsage, "--profile needs a kernel that is watched, and this one was built with WATCH=0: `make step " +
                             step.number + "`, then ./run --profile");
   }
@@ -212,17 +217,6 @@ std::vector<float> read_expected(const std::string& path, const Problem& p) {
     throw Error(kUsage, path + " has shape " + shape_text(expected.shape) + ", expected O's, " + shape_text(shape));
   }
   return std::move(expected.values);
-}
-
-void print_list() {
-  for (const StepInfo& step : linked_steps()) {
-    std::string types, dims;
-    for (Dtype t : step.dtypes) types += (types.empty() ? "" : ", ") + std::string(dtype_name(t));
-    for (int d : step.head_dims) dims += (dims.empty() ? "" : ", ") + std::to_string(d);
-    std::cout << format("%-5s %-26s %s\n", step.number.c_str(), step.name.c_str(), step.idea.c_str())
-              << format("      %s; head_dim %s; compute capability %d.%d and up\n", types.c_str(), dims.c_str(),
-                        step.min_compute_capability / 10, step.min_compute_capability % 10);
-  }
 }
 
 // Calls that take about a second together.
@@ -255,7 +249,11 @@ Status run(const Options& o) {
     return kPass;
   }
   if (o.list) {
-    print_list();
+    if (o.json.empty()) {
+      print_step_list(std::cout);
+    } else {
+      write_json(o.json, step_list_as_json());
+    }
     return kPass;
   }
   refuse_what_does_not_apply(o, step);
@@ -274,16 +272,16 @@ Status run(const Options& o) {
   require_sound(r.problem);
   std::vector<float> expected;
   if (!o.expect.empty()) expected = read_expected(o.expect, r.problem);
+  const Plan plan = plan_for(step, r.problem, r.device);
   try {
-    if (const std::string reason = why_not(step, r.problem, r.device); !reason.empty())
-      throw Error(kNotSupported, reason);
+    if (!plan.refusal.empty()) throw Error(kNotSupported, plan.refusal);
     require_memory(step, r.problem, r.device);
   } catch (const Error& error) {
     if (!o.json.empty() && error.status == kNotSupported)
       write_json(o.json, report_without_result(r, Verdict::skip, error.what()));
     throw;
   }
-  r.model = model_of(step, r.problem, r.device);
+  r.model = model_of(step, plan, r.problem, r.device);
 
   std::ostream quiet(nullptr);
   std::ostream& out = o.json == "-" ? quiet : std::cout;
@@ -306,19 +304,19 @@ Status run(const Options& o) {
   try {
     const ProgressLine progress;
     execution.emplace(step, r.problem, inputs);
-    emu::reset_report();
+    reset_watch_report();
     const auto begin = std::chrono::steady_clock::now();
     execution->run();
     outputs = execution->outputs();
     r.wall_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    r.counts = emu::take_report();
+    r.counts = take_watch_report();
   } catch (const Error& error) {
-    r.counts = emu::take_report();  // what was seen before the kernel crashed, beside the crash itself
+    r.counts = take_watch_report();  // what was seen before the kernel crashed, beside the crash itself
     if (!o.json.empty()) write_json(o.json, report_without_result(r, Verdict::fail, error.what()));
-    const auto is_the_crash = [&](const emu::Fault& fault) { return fault.message == error.what(); };
+    const auto is_the_crash = [&](const WatchFault& fault) { return fault.message == error.what(); };
     auto& faults = r.counts.faults;
     faults.erase(std::remove_if(faults.begin(), faults.end(), is_the_crash), faults.end());
-    emu::print_faults(out, r.counts);
+    print_faults(out, r.counts);
     throw;
   }
 

@@ -11,12 +11,13 @@
 #include <string>
 #include <vector>
 
-#include "common/kernel/cuda.cuh"
-#include "common/device/device.h"
-#include "common/device/progress.h"
 #include "common/device/counts.h"
+#include "common/device/device.h"
+#include "common/device/memory.h"
+#include "common/device/progress.h"
 #include "common/emu/run/runtime.h"
 #include "common/emu/run/symbols.h"
+#include "common/kernel/cuda.cuh"
 
 using flash::DeviceBuffer;
 
@@ -94,7 +95,7 @@ TEST_CASE("static and dynamic shared memory is 0xff bytes at the start of every 
   poisoned.copy_from_host(zeros.data());
   launch(count_poison_kernel, blocks, 32, 32 * sizeof(unsigned), nullptr, pointer<int>(poisoned));
   CHECK(download<int>(poisoned) == std::vector<int>(blocks, 66));
-  flash::emu::reset_report();  // the watched build has much to say about these reads
+  flash::reset_watch_report();  // the watched build has much to say about these reads
 }
 
 // ---- error reports --------------------------------------------------------------------------------------------------
@@ -349,7 +350,7 @@ TEST_CASE("a fault in a kernel is an error, and the next launch works") {
 #endif
 #endif
   check_that_launches_work();
-  flash::emu::reset_report();
+  flash::reset_watch_report();
 }
 
 TEST_CASE("signal handlers are those of the program again after a launch") {
@@ -404,7 +405,7 @@ TEST_CASE("a launch that a GPU refuses is refused in words") {
   check_contains(run(much_static_shared_kernel, 0), {"its __shared__ arrays take 49156 bytes"});
   check_contains(run(some_static_shared_kernel, 232448), {"beside 4096 bytes of __shared__ arrays"});
   CHECK(run(some_static_shared_kernel, 232448 - 4096) == "no error");
-  flash::emu::reset_report();
+  flash::reset_watch_report();
 }
 
 TEST_CASE("EMU_DEVICE picks the device's limits") {
@@ -429,13 +430,13 @@ TEST_CASE("EMU_DEVICE picks the device's limits") {
 
 TEST_CASE("progress is told block by block") {
   std::vector<uint64_t> done;
-  flash::emu::set_progress([&](const std::string& kernel, uint64_t blocks_done, uint64_t blocks) {
+  flash::set_progress([&](const std::string& kernel, uint64_t blocks_done, uint64_t blocks) {
     CHECK(kernel == "nothing_kernel");
     CHECK(blocks == 6);
     done.push_back(blocks_done);
   });
   launch(nothing_kernel, dim3(3, 2), 32, 0, nullptr);
-  flash::emu::set_progress({});
+  flash::set_progress({});
   launch(nothing_kernel, dim3(3, 2), 32, 0, nullptr);
   CHECK(done == std::vector<uint64_t>{1, 2, 3, 4, 5, 6});
 }
@@ -524,7 +525,7 @@ TEST_CASE("several workers compute the same, and stop at an error") {
   poisoned.copy_from_host(zeros.data());
   launch(count_poison_kernel, 40, 32, 32 * sizeof(unsigned), nullptr, pointer<int>(poisoned));
   CHECK(download<int>(poisoned) == std::vector<int>(40, 66));
-  flash::emu::reset_report();
+  flash::reset_watch_report();
 }
 
 // ---- device memory --------------------------------------------------------------------------------------------------

@@ -31,6 +31,7 @@
 // clang-format on
 
 #include "common/device/device.h"
+#include "common/device/memory.h"
 #include "common/tests/catch.h"
 
 namespace {

@@ -8,11 +8,13 @@
 #include <type_traits>
 #include <vector>
 
-#include "common/kernel/cuda.cuh"
-#include "common/device/device.h"
-#include "common/device/print_counts.h"
-#include "common/device/counts.h"
 #include "common/base/error.h"
+#include "common/device/counts.h"
+#include "common/device/device.h"
+#include "common/device/memory.h"
+#include "common/device/print_counts.h"
+#include "common/device/timing.h"
+#include "common/kernel/cuda.cuh"
 #include "common/tests/watch_kernels.h"
 
 #if FLASH_WATCH
@@ -20,26 +22,26 @@
 namespace {
 
 using namespace flash::watch_kernels;
-using flash::emu::Counts;
-using flash::emu::Fault;
-using flash::emu::Report;
+using flash::Counts;
+using flash::WatchFault;
+using flash::WatchReport;
 
-Report report_of(void (*run)(bool), bool faulty) {
-  flash::emu::reset_report();
+WatchReport report_of(void (*run)(bool), bool faulty) {
+  flash::reset_watch_report();
   try {
     run(faulty);
   } catch (const flash::Error&) {
     // The kernel was stopped; the report says why.
   }
-  return flash::emu::take_report();
+  return flash::take_watch_report();
 }
 
 template <class Run>
 Counts counts_of(Run run) {
-  flash::emu::reset_report();
+  flash::reset_watch_report();
   run();
-  const Report report = flash::emu::take_report();
-  for (const Fault& fault : report.faults) FAIL_CHECK(fault.message);
+  const WatchReport report = flash::take_watch_report();
+  for (const WatchFault& fault : report.faults) FAIL_CHECK(fault.message);
   return report.total();
 }
 
@@ -96,12 +98,12 @@ __global__ void through_a_pointer(float* p, long offset) {
 }
 
 std::string message_of_access(bool writes, float* p, long offset) {
-  flash::emu::reset_report();
+  flash::reset_watch_report();
   try {
     launch(writes ? through_a_pointer<true> : through_a_pointer<false>, 1, 1, 0, nullptr, p, offset);
   } catch (const flash::Error&) {
   }
-  const Report report = flash::emu::take_report();
+  const WatchReport report = flash::take_watch_report();
   REQUIRE(report.faults.size() == 1);
   CHECK(report.faults[0].kind == "out-of-bounds");
   return report.faults[0].message;
@@ -133,7 +135,7 @@ void check_race(void (*run)(bool), const std::string& array) {
   for (int seed = 0; seed <= 20; ++seed) {
     const Schedule schedule(seed);
     INFO("EMU_SEED=" << seed);
-    const Report report = report_of(run, true);
+    const WatchReport report = report_of(run, true);
     REQUIRE(report.faults.size() == 1);
     CHECK(report.faults[0].kind == "race");
     CHECK(report.faults[0].array == array);
@@ -156,9 +158,9 @@ TEST_CASE("every planted fault is found, in every schedule") {
     for (int seed = 0; seed <= 20; ++seed) {
       const Schedule schedule(seed);
       INFO(c.name << ": " << c.what << ", EMU_SEED=" << seed);
-      const Report report = report_of(c.run, true);
+      const WatchReport report = report_of(c.run, true);
       REQUIRE(!report.faults.empty());
-      for (const Fault& fault : report.faults) {
+      for (const WatchFault& fault : report.faults) {
         INFO(fault.message);
         CHECK(fault.kind == c.kind);
         if (!c.array.empty()) CHECK(fault.array == c.array);
@@ -182,15 +184,15 @@ TEST_CASE("no correct twin is accused, in any schedule") {
     for (int seed = 0; seed <= 20; ++seed) {
       const Schedule schedule(seed);
       INFO(c.name << ", EMU_SEED=" << seed);
-      for (const Fault& fault : report_of(c.run, false).faults) FAIL_CHECK(fault.message);
+      for (const WatchFault& fault : report_of(c.run, false).faults) FAIL_CHECK(fault.message);
     }
   }
 }
 
 TEST_CASE("a fault names both lines, the threads, the block and the array") {
-  const Report report = report_of(fault_cases().front().run, true);
+  const WatchReport report = report_of(fault_cases().front().run, true);
   REQUIRE(report.faults.size() == 1);
-  const Fault& fault = report.faults[0];
+  const WatchFault& fault = report.faults[0];
   INFO(fault.message);
   CHECK(fault.array == "tile");
   CHECK(std::abs(fault.here.line - fault.other.line) == 2);  // the store and the load, whichever ran first
@@ -222,15 +224,15 @@ TEST_CASE("of a race's pairs one from two warps is named, where there is one: a 
   for (int seed = 0; seed <= 20; ++seed) {
     const Schedule schedule(seed);
     INFO("EMU_SEED=" << seed);
-    const Report report = report_of(barrier_too_early->run, true);
+    const WatchReport report = report_of(barrier_too_early->run, true);
     REQUIRE(report.faults.size() == 1);
     CHECK_THAT(report.faults[0].message, ContainsSubstring("No __syncthreads()") && !ContainsSubstring("__syncwarp()"));
     CHECK(report.faults[0].times > 1);
 
-    flash::emu::reset_report();
+    flash::reset_watch_report();
     const flash::DeviceBuffer out("out", 2 * kWarpSize * sizeof(float));
     launch(overwritten, 1, 2 * kWarpSize, 0, nullptr, static_cast<float*>(out.data()));
-    CHECK_THAT(flash::emu::take_report().faults.at(0).message, ContainsSubstring("No __syncthreads()"));
+    CHECK_THAT(flash::take_watch_report().faults.at(0).message, ContainsSubstring("No __syncthreads()"));
   }
 }
 
@@ -355,9 +357,9 @@ TEST_CASE("sectors of a loop that moves by less than a sector") {
 }
 
 TEST_CASE("distinct bytes are counted once, however often they are read") {
-  flash::emu::reset_report();
+  flash::reset_watch_report();
   run_global_read(pattern("broadcast, 16 bytes"));
-  const Report report = flash::emu::take_report();
+  const WatchReport report = flash::take_watch_report();
   REQUIRE(report.kernels.size() == 1);
   CHECK(report.kernels[0].distinct_read_bytes == 32 * 4 + 16);
   CHECK(report.kernels[0].distinct_write_bytes == 32 * 4);
@@ -373,11 +375,11 @@ TEST_CASE("atomics count as writes of a warp, and don't race among themselves") 
 }
 
 TEST_CASE("a line that lanes ran different numbers of times is marked") {
-  flash::emu::reset_report();
+  flash::reset_watch_report();
   run_divergent_loop();
-  const Report report = flash::emu::take_report();
+  const WatchReport report = flash::take_watch_report();
   int guessed = 0;
-  for (const flash::emu::LineCounts& line : report.kernels.at(0).lines) {
+  for (const flash::LineCounts& line : report.kernels.at(0).lines) {
     if (line.exact) continue;
     ++guessed;
     CHECK(line.counts.global_read.requests == 32);
@@ -385,18 +387,18 @@ TEST_CASE("a line that lanes ran different numbers of times is marked") {
   }
   CHECK(guessed == 1);
   std::ostringstream text;
-  flash::emu::print_report(text, report);
+  flash::print_watch_report(text, report);
   CHECK_THAT(text.str(), ContainsSubstring("≈"));
 }
 
 TEST_CASE("of a kernel without shared memory the report says nothing of shared memory") {
-  flash::emu::reset_report();
+  flash::reset_watch_report();
   run_divergent_loop();
   std::ostringstream text;
-  flash::emu::print_report(text, flash::emu::take_report());
+  flash::print_watch_report(text, flash::take_watch_report());
   CHECK_THAT(text.str(), !ContainsSubstring("shared memory") && !ContainsSubstring("\n\n\n"));
   run_ldmatrix(16);
-  flash::emu::print_report(text, flash::emu::take_report());
+  flash::print_watch_report(text, flash::take_watch_report());
   CHECK_THAT(text.str(), ContainsSubstring("\n\n  shared memory"));
 }
 
@@ -412,11 +414,11 @@ TEST_CASE("ldmatrix: eight rows of 16 bytes a wavefront") {
 }
 
 TEST_CASE("counts are a line's, and the report prints it") {
-  flash::emu::reset_report();
+  flash::reset_watch_report();
   run_shared_read(pattern("stride 8 floats, 4 bytes"));
-  const Report report = flash::emu::take_report();
+  const WatchReport report = flash::take_watch_report();
   int lines = 0;
-  for (const flash::emu::LineCounts& line : report.kernels.at(0).lines) {
+  for (const flash::LineCounts& line : report.kernels.at(0).lines) {
     CHECK(line.file == "common/tests/watch_kernels.cu");
     if (line.counts.shared_read.requests == 0) continue;
     ++lines;
@@ -424,10 +426,10 @@ TEST_CASE("counts are a line's, and the report prints it") {
   }
   CHECK(lines == 1);
   std::ostringstream text;
-  flash::emu::print_report(text, report);
+  flash::print_watch_report(text, report);
   CHECK_THAT(text.str(), ContainsSubstring("shared_read<float>") && ContainsSubstring("7 conflicts") &&
                              ContainsSubstring("T v = reinterpret_cast<const T*>(memory)[i];"));
-  const std::string json = flash::emu::report_json(report);
+  const std::string json = flash::watch_report_json(report);
   CHECK_THAT(json, ContainsSubstring("\"shared_read_conflicts\": 7") && ContainsSubstring("\"faults\": []"));
 }
 

@@ -4,15 +4,18 @@
 #include <cstdint>
 #include <limits>
 
-#include "common/check/check.h"
 #include "common/base/error.h"
-#include "common/run/execution.h"
 #include "common/base/json.h"
+#include "common/base/text.h"
+#include "common/check/check.h"
+#include "common/device/device.h"
+#include "common/device/memory.h"
+#include "common/kernel/step.h"
+#include "common/run/execution.h"
 #include "common/run/memory.h"
 #include "common/run/model.h"
 #include "common/run/options.h"
 #include "common/tests/catch.h"
-#include "common/base/text.h"
 
 using namespace flash;
 
@@ -22,7 +25,7 @@ size_t workspace_seen = 0;
 bool outputs_were_nan = false;
 
 // "O" is V's first row, the LSE is 7.
-void copy_v(const ForwardArgs& a, void* workspace, Stream) {
+void copy_v(const ForwardArgs& a, const Plan&, void* workspace, Stream) {
   const Problem& p = a.problem;
   float* o = static_cast<float*>(a.o);
   outputs_were_nan = std::isnan(o[0]) && std::isnan(a.softmax_lse[0]);
@@ -33,12 +36,15 @@ void copy_v(const ForwardArgs& a, void* workspace, Stream) {
 
 StepInfo copy_step() {
   StepInfo step;
-  step.number = "90";
   step.name = "90_copy";
   step.dtypes = {Dtype::fp32};
   step.head_dims = {32};
-  step.workspace_bytes = [](const Problem& p) { return q_rows(p) * 4; };
-  step.traffic = [](const Problem& p) { return Traffic{double(q_elements(p)) * 4, 100}; };
+  step.plan = [](const Problem& p, const Device&) {
+    Plan plan;
+    plan.workspace_bytes = q_rows(p) * 4;
+    plan.traffic = {double(q_elements(p)) * 4, 100};
+    return plan;
+  };
   step.forward = copy_v;
   return step;
 }
@@ -129,18 +135,18 @@ TEST_CASE("the model: intensity, the ridge, and the roof that binds") {
   Problem p = small_problem();
   p.seqlen_q = p.seqlen_k = 64;
   StepInfo step = copy_step();
-  Model m = model_of(step, p, device);
+  Model m = model_of(step, plan_for(step, p, device), p, device);
   CHECK(m.flops == 4.0 * 2 * 64 * 64 * 32);
   CHECK(m.min_bytes == 4.0 * (4 * 2 * 64 * 32 + 2 * 64));
   CHECK(m.ridge == Approx(10));
   CHECK(m.compute_bound);
   CHECK(m.least_ms == Approx(m.flops / 10e12 * 1e3));
   step.uses_tensor_cores = true;
-  m = model_of(step, p, device);
+  m = model_of(step, plan_for(step, p, device), p, device);
   CHECK_FALSE(m.compute_bound);
   CHECK(m.least_ms == Approx(m.min_bytes / 1e12 * 1e3));
   device.is_emulated = true;  // a virtual device has no roofs
-  CHECK(model_of(step, p, device).ridge == 0);
+  CHECK(model_of(step, plan_for(step, p, device), p, device).ridge == 0);
 }
 
 TEST_CASE("what can't be counted or held is refused before anything is allocated") {
@@ -156,8 +162,12 @@ TEST_CASE("what can't be counted or held is refused before anything is allocated
   CHECK_THAT(sentence, ContainsSubstring("549,755,815,472 bytes"));  // K and V 2 * 2 * 2^30 * 32 * 4, and a little
   CHECK_THAT(sentence, ContainsSubstring("1,048,576 bytes"));
   StepInfo greedy = copy_step();
-  greedy.workspace_bytes = [](const Problem&) { return SIZE_MAX; };
-  CHECK(device_bytes(greedy, small_problem()) == SIZE_MAX);
+  greedy.plan = [](const Problem&, const Device&) {
+    Plan plan;
+    plan.workspace_bytes = SIZE_MAX;
+    return plan;
+  };
+  CHECK(device_bytes(greedy, small_problem(), device) == SIZE_MAX);
   const size_t before = device_ledger().size();
   CHECK(status_of([&] { Execution(greedy, small_problem(), Inputs()); }) == kNotSupported);
   CHECK(device_ledger().size() == before);
@@ -169,10 +179,10 @@ TEST_CASE("a step gets NaN outputs, an aligned workspace, and its results come b
   const Inputs inputs = make_inputs(p, Direction::forward, Dist::normal, 1);
   {
     Execution execution(step, p, inputs);
-    CHECK(execution.workspace_bytes() == 2 * 3 * 4);
+    CHECK(execution.plan().workspace_bytes == 2 * 3 * 4);
     size_t live = 0;
     for (const LedgerEntry& entry : device_ledger()) live += entry.bytes;
-    CHECK(live == device_bytes(step, p));
+    CHECK(live == device_bytes(step, p, query_device()));
     CHECK(device_ledger().back().label == "workspace");
     execution.run();
     const Outputs outputs = execution.outputs();
@@ -194,6 +204,6 @@ TEST_CASE("a step is refused by name where it can't take the problem") {
   CHECK(sentence == "90_copy takes head_dim 32, not 64");
   StepInfo backward = copy_step();
   backward.direction = Direction::backward;
-  CHECK(status_of([&] { device_bytes(backward, small_problem()); }, &sentence) == kNotSupported);
+  CHECK(status_of([&] { device_bytes(backward, small_problem(), query_device()); }, &sentence) == kNotSupported);
   CHECK_THAT(sentence, ContainsSubstring("no forward step"));
 }

@@ -9,8 +9,8 @@
 #include <iterator>
 #include <limits>
 
-#include "common/problem/dtype.h"
 #include "common/base/error.h"
+#include "common/problem/dtype.h"
 #include "common/tests/catch.h"
 
 using namespace flash;

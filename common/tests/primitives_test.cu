@@ -9,8 +9,10 @@
 #include <random>
 #include <vector>
 
-#include "common/kernel/cuda.cuh"
 #include "common/device/device.h"
+#include "common/device/memory.h"
+#include "common/device/timing.h"
+#include "common/kernel/cuda.cuh"
 #include "common/problem/dtype.h"
 
 namespace {

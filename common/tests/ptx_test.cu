@@ -1,4 +1,4 @@
-// Every instruction of common/kernel/ptx.cuh against a plain model of it, element for element, on the GPU and on the CPU back
+// Every instruction of common/kernel/ptx against a plain model of it, element for element, on the GPU and on the CPU back
 // end. The models are written from the tables of the PTX manual, with matrices as the manual numbers them, and share
 // nothing with the emulation. Values are small integers, so that sums are exact in every order.
 #include "common/tests/catch.h"
@@ -7,11 +7,16 @@
 #include <cstring>
 #include <random>
 
-#include "common/kernel/cuda.cuh"
-#include "common/device/device.h"
-#include "common/problem/dtype.h"
 #include "common/device/counts.h"
-#include "common/kernel/ptx.cuh"
+#include "common/device/device.h"
+#include "common/device/memory.h"
+#include "common/kernel/cuda.cuh"
+#include "common/kernel/ptx/cp_async.cuh"
+#include "common/kernel/ptx/ex2.cuh"
+#include "common/kernel/ptx/ldmatrix.cuh"
+#include "common/kernel/ptx/mma.cuh"
+#include "common/kernel/ptx/pack.cuh"
+#include "common/problem/dtype.h"
 
 namespace {
 
@@ -370,17 +375,17 @@ TEST_CASE("a double-buffered pipeline of cp.async gives the right sums") {
 TEST_CASE("the watcher reports a missing wait and a buffer refilled too early, in every schedule") {
   const auto faults_of = [](std::vector<float> (*run)(), int seed) {
     setenv("EMU_SEED", std::to_string(seed).c_str(), 1);
-    flash::emu::reset_report();
+    flash::reset_watch_report();
     run();
     unsetenv("EMU_SEED");
-    return flash::emu::take_report().faults;
+    return flash::take_watch_report().faults;
   };
   for (int seed = 0; seed <= 20; ++seed) {
     INFO("EMU_SEED=" << seed);
     for (const auto& fault : faults_of(run_pipeline<Plant::none>, seed)) FAIL_CHECK(fault.message);
     for (auto run : {run_pipeline<Plant::no_wait>, run_pipeline<Plant::refill_before_barrier>,
                      run_pipeline<Plant::refill_buffer_in_use>}) {
-      const std::vector<flash::emu::Fault> faults = faults_of(run, seed);
+      const std::vector<flash::WatchFault> faults = faults_of(run, seed);
       REQUIRE(!faults.empty());
       CHECK_THAT(faults[0].message, ContainsSubstring("ptx_test.cu:"));
     }

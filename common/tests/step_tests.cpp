@@ -5,8 +5,10 @@
 #include <fstream>
 #include <sstream>
 
-#include "common/check/check.h"
 #include "common/base/error.h"
+#include "common/check/check.h"
+#include "common/device/device.h"
+#include "common/kernel/step.h"
 
 namespace flash::tests {
 
@@ -33,9 +35,9 @@ bool watched() {
   static const bool is_watched = [] {
     if (on_gpu()) return false;
     const Problem p = make_problem(1, 1, step().head_dims.front());
-    emu::reset_report();
+    reset_watch_report();
     run_once(step(), p, make_inputs(p, step().direction, Dist::normal, 1));
-    return emu::take_report().watched;
+    return take_watch_report().watched;
   }();
   return is_watched;
 }
@@ -73,7 +75,7 @@ std::vector<Case> awkward_cases(const StepInfo& step) {
     p.kv_heads = s.kv_heads;
     p.causal = causal;
     p.softmax_scale *= scale_factor;
-    if (why_not(step, p, device()).empty()) cases.push_back({p, dist, cases.size() + 1});
+    if (plan_for(step, p, device()).refusal.empty()) cases.push_back({p, dist, cases.size() + 1});
   };
   for (Dtype dtype : step.dtypes) {
     for (int head_dim : step.head_dims) {
@@ -93,9 +95,9 @@ std::vector<Case> awkward_cases(const StepInfo& step) {
 void require_pass(const Problem& p, Dist dist, uint64_t seed, const StepInfo& step) {
   INFO(step.name << " on " << describe(p, dist) << " seed " << seed);
   const Inputs inputs = make_inputs(p, step.direction, dist, seed);
-  emu::reset_report();
+  reset_watch_report();
   const Outputs outputs = run_once(step, p, inputs);
-  for (const emu::Fault& fault : emu::take_report().faults) FAIL_CHECK(fault.message);
+  for (const WatchFault& fault : take_watch_report().faults) FAIL_CHECK(fault.message);
   const CheckResult result = step.direction == Direction::forward ? check_forward(p, inputs, outputs, seed)
                                                                   : check_backward(p, inputs, outputs, seed);
   INFO(result.message);
@@ -104,7 +106,7 @@ void require_pass(const Problem& p, Dist dist, uint64_t seed, const StepInfo& st
 
 void require_pass_awkward(const StepInfo& step) {
   const std::vector<Case> cases = awkward_cases(step);
-  if (cases.empty()) WARN("SKIP: " << why_not(step, make_problem(64, 64, step.head_dims.front()), device()));
+  if (cases.empty()) WARN("SKIP: " << plan_for(step, make_problem(64, 64, step.head_dims.front()), device()).refusal);
   for (const Case& c : cases) require_pass(c.problem, c.dist, c.seed, step);
 }
 
@@ -122,7 +124,7 @@ void require_pass_shuffled(const Problem& p, int seeds, const StepInfo& step) {
 
 void require_refused(const Problem& p, const std::string& part, const StepInfo& step) {
   INFO(step.name << " on " << describe(p, Dist::normal));
-  REQUIRE_THAT(why_not(step, p, device()), ContainsSubstring(part));
+  REQUIRE_THAT(plan_for(step, p, device()).refusal, ContainsSubstring(part));
   try {
     Execution(step, p, Inputs());
     FAIL("Execution took what the step refuses");
@@ -132,26 +134,26 @@ void require_refused(const Problem& p, const std::string& part, const StepInfo& 
   }
 }
 
-emu::Report report_of(const Problem& p, const StepInfo& step) {
+WatchReport report_of(const Problem& p, const StepInfo& step) {
   const Inputs inputs = make_inputs(p, step.direction, Dist::normal, 1);
   Execution execution(step, p, inputs);
-  emu::reset_report();
+  reset_watch_report();
   execution.run();
   execution.outputs();
-  return emu::take_report();
+  return take_watch_report();
 }
 
-emu::Counts counts_of(const Problem& p, const StepInfo& step) {
+Counts counts_of(const Problem& p, const StepInfo& step) {
   INFO(step.name << " on " << describe(p, Dist::normal));
   REQUIRE(watched());
-  const emu::Report report = report_of(p, step);
-  for (const emu::Fault& fault : report.faults) FAIL_CHECK(fault.message);
+  const WatchReport report = report_of(p, step);
+  for (const WatchFault& fault : report.faults) FAIL_CHECK(fault.message);
   return report.total();
 }
 
 namespace {
 
-void add(emu::AccessCounts& sum, const emu::AccessCounts& more) {
+void add(AccessCounts& sum, const AccessCounts& more) {
   sum.requests += more.requests;
   sum.bytes += more.bytes;
   sum.sectors += more.sectors;
@@ -159,7 +161,7 @@ void add(emu::AccessCounts& sum, const emu::AccessCounts& more) {
   sum.conflicts += more.conflicts;
 }
 
-void add(emu::Counts& sum, const emu::Counts& more) {
+void add(Counts& sum, const Counts& more) {
   add(sum.global_read, more.global_read);
   add(sum.global_write, more.global_write);
   add(sum.shared_read, more.shared_read);
@@ -187,18 +189,18 @@ std::string kernel_file(const StepInfo& step) {
 
 }  // namespace
 
-emu::Counts counts_of_lines(const emu::Report& report, const std::string& text, const StepInfo& step) {
+Counts counts_of_lines(const WatchReport& report, const std::string& text, const StepInfo& step) {
   const std::string path = kernel_file(step);
   std::ifstream file(path);
   INFO("lines of " << path << " with \"" << text << "\"; tests run in the repository's root");
   REQUIRE(file);
-  emu::Counts sum;
+  Counts sum;
   bool found = false;
   std::string line;
   for (int number = 1; std::getline(file, line); ++number) {
     if (line.find(text) == std::string::npos) continue;
-    for (const emu::KernelReport& kernel : report.kernels) {
-      for (const emu::LineCounts& counted : kernel.lines) {
+    for (const KernelCounts& kernel : report.kernels) {
+      for (const LineCounts& counted : kernel.lines) {
         if (counted.line != number || !ends_with(counted.file, path)) continue;
         add(sum, counted.counts);
         found = true;
@@ -212,8 +214,8 @@ emu::Counts counts_of_lines(const emu::Report& report, const std::string& text, 
 void require_traffic(const Problem& p, const StepInfo& step) {
   if (!watched()) return;
   INFO(step.name << " on " << describe(p, Dist::normal));
-  const emu::Counts counts = counts_of(p, step);
-  const Traffic expected = step.traffic(p);
+  const Counts counts = counts_of(p, step);
+  const Traffic expected = plan_for(step, p, query_device()).traffic;
   REQUIRE(double(counts.global_read.bytes) == expected.read_bytes);
   REQUIRE(double(counts.global_write.bytes) == expected.write_bytes);
 }

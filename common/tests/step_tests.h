@@ -5,10 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "common/problem/problem.h"
 #include "common/device/counts.h"
-#include "common/run/execution.h"
+#include "common/device/device.h"
+#include "common/kernel/step.h"
 #include "common/problem/inputs.h"
+#include "common/problem/problem.h"
+#include "common/run/execution.h"
 #include "common/tests/catch.h"
 
 namespace flash::tests {
@@ -39,18 +41,18 @@ void require_pass(const Problem&, Dist = Dist::normal, uint64_t seed = 1, const 
 void require_pass_awkward(const StepInfo& = tests::step());
 // require_pass() with thread, warp and block order shuffled by `seeds` seeds (CPU back end; nothing on a GPU).
 void require_pass_shuffled(const Problem&, int seeds = 5, const StepInfo& = tests::step());
-// The step refuses the problem, by why_not() and by Execution, with a sentence that contains `part`.
+// The step refuses the problem, by plan_for() and by Execution, with a sentence that contains `part`.
 void require_refused(const Problem&, const std::string& part, const StepInfo& = tests::step());
 
 // What the CPU back end counted and found while the step ran once on the problem (a backward step's forward is left
 // out). Only where watched().
-emu::Report report_of(const Problem&, const StepInfo& = tests::step());
+WatchReport report_of(const Problem&, const StepInfo& = tests::step());
 // Its counts, over all kernels; REQUIREs no fault.
-emu::Counts counts_of(const Problem&, const StepInfo& = tests::step());
+Counts counts_of(const Problem&, const StepInfo& = tests::step());
 // The counts of the lines of the step's kernel file that contain `text` (a call, an array access), summed; REQUIREs that
 // there is such a line. So a test can speak of "the load of K" and survive an edit above it.
-emu::Counts counts_of_lines(const emu::Report&, const std::string& text, const StepInfo& = tests::step());
-// Counted global bytes, read and written, equal step.traffic(problem) exactly; REQUIREd where watched().
+Counts counts_of_lines(const WatchReport&, const std::string& text, const StepInfo& = tests::step());
+// Counted global bytes, read and written, equal the plan's traffic exactly; REQUIREd where watched().
 void require_traffic(const Problem&, const StepInfo& = tests::step());
 
 }  // namespace flash::tests

@@ -1,9 +1,9 @@
 // Attention as a kernel computes it, in plain C++: tiles of keys, an online softmax, fp32 sums in a kernel's order, 16-bit
 // operands rounded where tensor cores take them. Right in several ways, and wrong in each way the checker must refuse.
 #pragma once
-#include "common/problem/problem.h"
 #include "common/check/check.h"
 #include "common/problem/inputs.h"
+#include "common/problem/problem.h"
 
 namespace flash {
 

@@ -4,9 +4,15 @@
 
 #include <numeric>
 
-#include "common/kernel/cuda.cuh"
 #include "common/device/device.h"
-#include "common/kernel/ptx.cuh"
+#include "common/device/memory.h"
+#include "common/device/timing.h"
+#include "common/kernel/cuda.cuh"
+#include "common/kernel/ptx/cp_async.cuh"
+#include "common/kernel/ptx/ex2.cuh"
+#include "common/kernel/ptx/ldmatrix.cuh"
+#include "common/kernel/ptx/mma.cuh"
+#include "common/kernel/ptx/pack.cuh"
 
 namespace {
 

@@ -5,8 +5,8 @@
 #include <iostream>
 #include <string>
 
-#include "common/device/print_counts.h"
 #include "common/base/error.h"
+#include "common/device/print_counts.h"
 #include "common/tests/watch_kernels.h"
 
 using namespace flash;
@@ -16,11 +16,11 @@ namespace {
 
 template <class Run>
 void one_pattern(const std::string& name, Run run) {
-  emu::reset_report();
+  reset_watch_report();
   run();
-  const emu::Report report = emu::take_report();
+  const WatchReport report = take_watch_report();
   std::cout << name;
-  if (report.watched) std::cout << "\t" << emu::report_json(report);
+  if (report.watched) std::cout << "\t" << watch_report_json(report);
   std::cout << std::endl;
 }
 
@@ -40,13 +40,13 @@ void all_patterns() {
 }
 
 std::string kinds_found(const FaultCase& c, bool faulty) {
-  emu::reset_report();
+  reset_watch_report();
   try {
     c.run(faulty);
   } catch (const Error&) {
   }
   std::string kinds;
-  for (const emu::Fault& fault : emu::take_report().faults) kinds += (kinds.empty() ? "" : ", ") + fault.kind;
+  for (const WatchFault& fault : take_watch_report().faults) kinds += (kinds.empty() ? "" : ", ") + fault.kind;
   return kinds;
 }
 

@@ -6,12 +6,12 @@
 #include <string>
 #include <utility>
 
-#include "common/problem/problem.h"
+#include "common/device/device.h"
 #include "common/emu/instructions/half_types.h"
-#include "common/emu/run/launch.h"
 #include "common/emu/instructions/math.h"
 #include "common/emu/instructions/primitives.h"
 #include "common/emu/instructions/vector_types.h"
+#include "common/emu/run/launch.h"
 
 #pragma GCC diagnostic ignored "-Wunknown-pragmas"  // #pragma unroll
 

@@ -10,10 +10,12 @@
 #include <map>
 #include <memory>
 
+#include "common/base/error.h"
 #include "common/device/device.h"
+#include "common/device/memory.h"
+#include "common/device/timing.h"
 #include "common/emu/run/fiber.h"
 #include "common/emu/run/runtime.h"
-#include "common/base/error.h"
 
 namespace flash {
 namespace {

@@ -15,12 +15,12 @@
 #include <thread>
 #include <vector>
 
+#include "common/base/error.h"
 #include "common/device/device.h"
 #include "common/device/progress.h"
 #include "common/emu/run/runtime.h"
 #include "common/emu/run/symbols.h"
 #include "common/emu/run/worker.h"
-#include "common/base/error.h"
 
 namespace flash::emu {
 namespace {
@@ -176,7 +176,6 @@ void run_blocks(Worker& worker, Grid& grid, bool tells_progress) {
 
 void set_watcher(Watcher* watcher) { the_watcher = watcher; }
 Watcher* get_watcher() { return the_watcher; }
-void set_progress(Progress callback) { progress = std::move(callback); }
 
 void run_grid(const Configuration& configuration, void (*thread_body)(void*), void* argument) {
   static std::mutex one_launch_at_a_time;
@@ -220,3 +219,5 @@ void run_grid(const Configuration& configuration, void (*thread_body)(void*), vo
 }
 
 }  // namespace flash::emu
+
+void flash::set_progress(Progress callback) { flash::emu::progress = std::move(callback); }

@@ -1,5 +1,5 @@
 // The CPU back end from the inside: what a running CUDA thread, warp and block are, how an instruction that a warp
-// executes together is built (ptx_emu.cpp), and what the watcher of memory is told (the watched build, WATCH=1).
+// executes together is built (common/emu/instructions), and what the watcher of memory is told (the watched build, WATCH=1).
 // Kernels don't include this; they see cuda_emu.h. Nothing here is compiled with instrumentation.
 //
 // How a block runs: one OS thread (a worker) runs one block at a time. Each CUDA thread is a fiber: it runs until it
@@ -166,9 +166,9 @@ enum class Event {
   vote,        // __ballot_sync, __any_sync, __all_sync, __reduce_*_sync; likewise
   atomic,      // a call a thread; the bytes come through touched() as well
   exp,         // exp, exp2 in all spellings; count 1
-  mma,         // a warp: ptx_emu.cpp
-  ldmatrix,    // a warp: ptx_emu.cpp
-  async_copy,  // cp.async, a thread: ptx_emu.cpp
+  mma,         // a warp
+  ldmatrix,    // a warp
+  async_copy,  // cp.async, a thread
 };
 
 // Implemented once (emu/watch*.cpp) and installed with set_watcher() by a static initialiser there; a program without

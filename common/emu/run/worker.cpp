@@ -8,9 +8,9 @@
 #include <cstring>
 #include <numeric>
 
+#include "common/base/error.h"
 #include "common/emu/run/launch.h"
 #include "common/emu/run/symbols.h"
-#include "common/base/error.h"
 
 namespace flash::emu {
 namespace {

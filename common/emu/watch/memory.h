@@ -84,7 +84,7 @@ class MemoryWatcher final : public Watcher {
   void index_out_of_bounds(const char* file, int line, const std::string& array_type, uint64_t index, const void* pc);
 
   void reset();
-  Report report() const;
+  WatchReport report() const;
 
  private:
   struct ThreadLog {
@@ -95,7 +95,7 @@ class MemoryWatcher final : public Watcher {
     std::vector<uint8_t> is_active;  // [site]
   };
   struct FaultRecord {
-    Fault fault;                   // message: "@1" and "@2" stand for the two places
+    WatchFault fault;              // message: "@1" and "@2" stand for the two places
     uint32_t here = 0, other = 0;  // sites
     int distance = 0;              // of a race's two threads: Clock::distance()
     const Region* region = nullptr;
@@ -106,7 +106,7 @@ class MemoryWatcher final : public Watcher {
     bool exact = true;
   };
   struct KernelRecord {
-    KernelReport totals;  // without lines
+    KernelCounts totals;  // without lines
     std::map<uint32_t, LineRecord> sites;
   };
 

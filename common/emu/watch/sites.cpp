@@ -118,7 +118,7 @@ std::string tidy(std::string path) {
 }
 
 bool is_plumbing(const std::string& file) {
-  for (const char* part : {"common/emu/", "common/kernel/cuda.cuh", "common/kernel/ptx.cuh"}) {
+  for (const char* part : {"common/emu/", "common/kernel/"}) {
     const size_t at = file.find(part);
     if (at != std::string::npos && file.find("common/emu/calibrate/") == std::string::npos) return true;
   }

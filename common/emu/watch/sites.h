@@ -14,7 +14,7 @@ constexpr uint32_t kSiteBits = 19;  // sites fit shadow memory's cells; later on
 uint32_t site_number(CallSite place);  // the same place gives the same number; 0 is "not known"
 
 // File and line of a site, {"?", 0} if they can't be found. Of an instruction in an inlined function, the innermost
-// caller outside common/emu, common/kernel/cuda.cuh and common/kernel/ptx.cuh: the line of the kernel, not of a vector type's copy.
+// caller outside common/emu and common/kernel: the line of the kernel, not of a vector type's copy.
 // A file below the current directory is named from there.
 Site resolve_site(uint32_t number);
 

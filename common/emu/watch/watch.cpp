@@ -576,8 +576,8 @@ void MemoryWatcher::reset() {
   fault_index_.clear();
 }
 
-Report MemoryWatcher::report() const {
-  Report report;
+WatchReport MemoryWatcher::report() const {
+  WatchReport report;
   report.watched = built_watched;
   for (const std::unique_ptr<KernelRecord>& kernel : kernels_) {
     report.kernels.push_back(kernel->totals);
@@ -607,7 +607,7 @@ Report MemoryWatcher::report() const {
   std::map<std::tuple<std::string, std::string, std::string, std::string, std::string>, size_t> known;
   std::vector<int> distances;  // of the threads that the report's faults name
   for (const std::unique_ptr<FaultRecord>& record : faults_) {
-    Fault fault = record->fault;
+    WatchFault fault = record->fault;
     if (fault.kind == "uninitialised" && racing.count({record->region, record->here})) continue;
     fault.here = resolve_site(record->here);
     if (record->other) fault.other = resolve_site(record->other);
@@ -636,10 +636,7 @@ Report MemoryWatcher::report() const {
   return report;
 }
 
-void reset_report() { the_watcher.reset(); }
-Report take_report() { return the_watcher.report(); }
-
-// ---- what the PTX emulation tells -----------------------------------------------------------------------------------
+// ---- what the instructions tell -----------------------------------------------------------------------------------
 
 void watch_async_copy_issued(Thread& thread, const void* shared, const void* global, int bytes, int source_bytes,
                              CallSite site) {
@@ -663,3 +660,8 @@ void watch_mma(Thread& thread, CallSite site) {
 }
 
 }  // namespace flash::emu
+
+// ---- counts.h -------------------------------------------------------------------------------------------------------
+
+void flash::reset_watch_report() { flash::emu::the_watcher.reset(); }
+flash::WatchReport flash::take_watch_report() { return flash::emu::the_watcher.report(); }

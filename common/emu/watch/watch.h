@@ -1,8 +1,8 @@
-// What the PTX emulation (ptx_emu.cpp) tells the watcher about instructions that move memory in their own way. Plain
-// loads and stores arrive through the compiler's hooks (watch_hooks.cpp), atomics through Watcher::touched(). Every
+// What the instructions (common/emu/instructions) tell the watcher about instructions that move memory in their own way. Plain
+// loads and stores arrive through the compiler's hooks (hooks.cpp), atomics through Watcher::touched(). Every
 // function here returns at once where the running launch isn't watched, so callers need not ask.
 //
-// `site` is the instruction's place in the kernel file: file and line of the caller of the function in ptx.cuh.
+// `site` is the instruction's place in the kernel file: file and line of the caller of the function in common/kernel/ptx.
 // Each is called from the fiber of a CUDA thread or from a Combine; `thread` is whose access it is.
 #pragma once
 #include "common/emu/run/runtime.h"

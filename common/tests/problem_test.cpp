@@ -1,6 +1,9 @@
-// The closed forms of attention.cpp against counting, and the sentences of why_not().
+// The closed forms of problem.cpp against counting, and the mask against its definition.
 #include "common/problem/problem.h"
 
+#include <algorithm>
+
+#include "common/problem/mask.h"
 #include "common/tests/catch.h"
 
 using namespace flash;
@@ -38,29 +41,33 @@ TEST_CASE("least_traffic reads every input once and writes every output once") {
   CHECK(least_traffic(p, Direction::backward).write_bytes == q + 2 * kv);
 }
 
-TEST_CASE("why_not names what a step can't take") {
-  StepInfo step;
-  step.name = "05_tensor_core/1_mma";
-  step.dtypes = {Dtype::bf16, Dtype::fp16};
-  step.head_dims = {64, 128};
-  step.min_compute_capability = 80;
-  Device device;
-  device.name = "a card";
-  device.compute_capability = 80;
+TEST_CASE("a mask says the same of a pair, a row, a column and a tile") {
   Problem p;
-  p.dtype = Dtype::bf16;
-  CHECK(why_not(step, p, device) == "");
-
-  p.head_dim = 48;
-  CHECK(why_not(step, p, device) == "05_tensor_core/1_mma takes head_dim 64, 128, not 48");
-  p.dtype = Dtype::fp32;
-  CHECK(why_not(step, p, device) == "05_tensor_core/1_mma takes bf16 or fp16, not fp32");
-  device.compute_capability = 75;
-  CHECK(why_not(step, p, device) ==
-        "05_tensor_core/1_mma needs a GPU of compute capability 8.0 or newer, and a card has 7.5");
-
-  step.min_compute_capability = 75;
-  step.supports = [](const Problem& q, const Device&) { return std::string(q.seqlen_k > 9 ? "too many keys" : ""); };
-  p.dtype = Dtype::bf16, p.head_dim = 64, p.seqlen_k = 10;
-  CHECK(why_not(step, p, device) == "too many keys");
+  for (bool causal : {false, true}) {
+    for (int seqlen_q : {1, 3, 8, 11}) {
+      for (int seqlen_k : {1, 4, 8, 13}) {
+        p.causal = causal, p.seqlen_q = seqlen_q, p.seqlen_k = seqlen_k;
+        CAPTURE(causal, seqlen_q, seqlen_k);
+        for (int i = 0; i < seqlen_q; ++i) {
+          for (int j = 0; j < seqlen_k; ++j) {
+            const bool sees = !causal || j <= i + seqlen_k - seqlen_q;
+            CHECK(visible(p, i, j) == sees);
+            CHECK((j < visible_keys(p, i)) == sees);
+            CHECK((i >= first_query(p, j)) == sees);
+          }
+        }
+        CHECK(!visible(p, seqlen_q - 1, seqlen_k));
+        for (int query = 0; query < seqlen_q; query += 4) {
+          for (int key = 0; key < seqlen_k; key += 3) {
+            int pairs = 0, seen = 0;  // a ragged tile of keys is never wholly seen
+            for (int i = query; i < std::min(query + 4, seqlen_q); ++i) {
+              for (int j = key; j < key + 3; ++j) ++pairs, seen += visible(p, i, j);
+            }
+            CAPTURE(query, key);
+            CHECK(tile_sees(p, query, 4, key, 3) == (seen == 0 ? Seen::none : seen == pairs ? Seen::all : Seen::some));
+          }
+        }
+      }
+    }
+  }
 }
