@@ -9,6 +9,8 @@
 //   read   pairs * 4 * (2 d for S, 3 for the softmax, 2 d for O)
 //   write  pairs * 4 * 2, then O and the LSE
 // Limits: 4 bytes a pair of workspace, 64 GB for 32 heads of 16384 x 16384; nothing is shared between threads.
+#include <algorithm>
+
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/step.h"
 
@@ -80,55 +82,29 @@ __global__ void output_kernel(const float* probabilities, const float* v, float*
   o[element] = sum;
 }
 
-void forward(const flash::ForwardArgs& args, const flash::Plan&, void* workspace, flash::Stream stream) {
-  const Problem& p = args.problem;
-  auto* s = static_cast<float*>(workspace);  // [batch, heads, seqlen_q, seqlen_k]
-  const size_t rows = flash::q_rows(p);
-  const size_t elements = flash::q_elements(p);
-  auto blocks = [](size_t threads) { return unsigned((threads + kThreads - 1) / kThreads); };
-
+void forward(const flash::ForwardArgs& a, const flash::Plan&, void* workspace, flash::Stream stream) {
+  const Problem& p = a.problem;
+  void* s = workspace;  // [batch, heads, seqlen_q, seqlen_k]
+  const size_t rows = flash::q_rows(p), elements = flash::q_elements(p);
+  const auto blocks = [](size_t threads) { return unsigned((threads + kThreads - 1) / kThreads); };
   // Rows go along x: a grid may be 2^31 - 1 blocks wide, but only 65535 high.
-  launch(scores_kernel, dim3(unsigned(rows), blocks(p.seqlen_k)), kThreads, 0, stream, args.q, args.k, s, p);
-  launch(softmax_kernel, blocks(rows), kThreads, 0, stream, s, args.softmax_lse, p, rows);
-  launch(output_kernel, blocks(elements), kThreads, 0, stream, s, args.v, args.o, p, elements);
+  launch(scores_kernel, dim3(unsigned(rows), blocks(p.seqlen_k)), kThreads, 0, stream, a.q, a.k, s, p);
+  launch(softmax_kernel, blocks(rows), kThreads, 0, stream, s, a.softmax_lse, p, rows);
+  launch(output_kernel, blocks(elements), kThreads, 0, stream, s, a.v, a.o, p, elements);
 }
 
 flash::Plan plan(const Problem& p, const flash::Device& device) {
   flash::Plan plan;
-  const double pairs = double(flash::q_rows(p)) * p.seqlen_k;
-  const bool fits_size_t = pairs * sizeof(float) < 9e18;
-  plan.workspace_bytes = fits_size_t ? flash::q_rows(p) * p.seqlen_k * sizeof(float) : SIZE_MAX;
-
-  const double scores_read = pairs * 2 * p.head_dim;  // a row of Q and a row of K for each score
-  const double softmax_read = pairs * 3;              // maximum, sum, probabilities
-  const double output_read = pairs * 2 * p.head_dim;  // P and V for each product
-  const double write = pairs * 2 + double(flash::q_elements(p)) + double(flash::q_rows(p));
-  plan.traffic = {4 * (scores_read + softmax_read + output_read), 4 * write};
-
-  const int most_keys = 65535 * kThreads;
-  if (plan.workspace_bytes > device.global_bytes) {
-    plan.refusal = "00_naive keeps every score in global memory: they need " +
-                   std::to_string(uint64_t(pairs * 4 / (1 << 20))) + " MB, this device has " +
-                   std::to_string(device.global_bytes >> 20) + " MB free";
-  } else if (p.seqlen_k > most_keys) {
-    plan.refusal = "00_naive gives a thread block " + std::to_string(kThreads) +
-                   " keys, and CUDA allows 65535 blocks along y: seqlen_k " + std::to_string(p.seqlen_k) +
-                   " is more than " + std::to_string(most_keys);
-  }
+  const double d = p.head_dim, rows = double(flash::q_rows(p)), pairs = rows * p.seqlen_k;
+  // A row of Q and one of K for each score; maximum, sum and probabilities; P and V for each product.
+  plan.traffic = {4 * (pairs * 2 * d + pairs * 3 + pairs * 2 * d), 4 * (pairs * 2 + rows * d + rows)};
+  plan.workspace_bytes = size_t(std::min(pairs * sizeof(float), 9e18));
+  plan.refusal = flash::workspace_refusal("00_naive", "every score", plan, device);
+  if (plan.refusal.empty()) plan.refusal = flash::grid_refusal("00_naive", "seqlen_k", p.seqlen_k, kThreads);
   return plan;
 }
 
-flash::StepInfo step_info() {
-  flash::StepInfo step;
-  step.name = "00_naive";
-  step.idea = "three kernels, S and P in global memory";
-  step.dtypes = {flash::Dtype::fp32};
-  step.head_dims = {32, 64, 128};
-  step.plan = plan;
-  step.forward = forward;
-  return step;
-}
-
-const flash::RegisterStep registered(step_info());
+const flash::RegisterStep registered(flash::forward_step("00_naive", "three kernels, S and P in global memory",
+                                                         {flash::Dtype::fp32}, {32, 64, 128}, plan, forward));
 
 }  // namespace

@@ -55,7 +55,7 @@ TEST_CASE("00 refuses what a grid or the memory can't hold") {
   tests::require_refused(make_problem(1, 2000000000, 64), "00_naive");
   tests::require_refused(make_problem(2000000000, 2000000000, 64), "00_naive keeps every score in global memory");
   if (tests::device().global_bytes > size_t(9) << 30) {
-    tests::require_refused(make_problem(1, 65535 * 128 + 1, 32), "CUDA allows 65535 blocks along y");
+    tests::require_refused(make_problem(1, 65535 * 128 + 1, 32), "CUDA allows 65535 rows");
   }
 }
 

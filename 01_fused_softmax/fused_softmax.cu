@@ -130,17 +130,8 @@ flash::Plan plan(const Problem& p, const flash::Device& device) {
   return plan;
 }
 
-flash::StepInfo step_info() {
-  flash::StepInfo step;
-  step.name = "01_fused_softmax";
-  step.idea = "one kernel: a row of scores stays in shared memory";
-  step.dtypes = {flash::Dtype::fp32};
-  step.head_dims = {32, 64, 128};
-  step.plan = plan;
-  step.forward = forward;
-  return step;
-}
-
-const flash::RegisterStep registered(step_info());
+const flash::RegisterStep registered(flash::forward_step("01_fused_softmax",
+                                                         "one kernel: a row of scores stays in shared memory",
+                                                         {flash::Dtype::fp32}, {32, 64, 128}, plan, forward));
 
 }  // namespace

@@ -122,17 +122,8 @@ flash::Plan plan(const Problem& p, const flash::Device&) {
   return plan;
 }
 
-flash::StepInfo step_info() {
-  flash::StepInfo step;
-  step.name = "02_online_softmax";
-  step.idea = "one pass with a running maximum and sum: no row of scores";
-  step.dtypes = {flash::Dtype::fp32};
-  step.head_dims = {32, 64, 128};
-  step.plan = plan;
-  step.forward = forward;
-  return step;
-}
-
-const flash::RegisterStep registered(step_info());
+const flash::RegisterStep registered(flash::forward_step("02_online_softmax",
+                                                         "one pass with a running maximum and sum: no row of scores",
+                                                         {flash::Dtype::fp32}, {32, 64, 128}, plan, forward));
 
 }  // namespace

@@ -306,17 +306,8 @@ flash::Plan plan(const Problem& p, const flash::Device& device) {
   return plan;
 }
 
-flash::StepInfo step_info() {
-  flash::StepInfo step;
-  step.name = kName;
-  step.idea = "tiles of K and V on chip, no N x N matrix anywhere; O is rescaled in global memory once a key tile";
-  step.dtypes = {flash::Dtype::fp32};
-  step.head_dims = {32, 64, 128};
-  step.plan = plan;
-  step.forward = forward;
-  return step;
-}
-
-const flash::RegisterStep registered(step_info());
+const flash::RegisterStep registered(flash::forward_step(
+    kName, "tiles of K and V on chip, no N x N matrix anywhere; O is rescaled in global memory once a key tile",
+    {flash::Dtype::fp32}, {32, 64, 128}, plan, forward));
 
 }  // namespace

@@ -7,7 +7,6 @@
 // Global memory: reads Q once, K and V once a query tile; writes O and softmax_lse once. No score, no unfinished O.
 // Limits: fp32 on CUDA cores. head_dim 32, 64 or 128; at most 65535 query tiles.
 // Papers: FlashAttention-2 (arXiv 2307.08691), Algorithm 1, sections 3.1-3.3; its B_r is kBlockM, its B_c kBlockN.
-#include <algorithm>
 
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/step.h"
@@ -272,10 +271,7 @@ flash::Plan plan(const Problem& p, const flash::Device& device) {
   plan.block_m = kBlockM, plan.block_n = block_n(p.head_dim);
   plan.shared_bytes = shared_bytes(p.head_dim);
   plan.refusal = flash::tiles_refusal(kName, plan, p, device);
-  if (plan.refusal.empty() && ceil_div(p.seqlen_q, kBlockM) > 65535) {
-    plan.refusal = std::string(kName) + " has a row of blocks a query tile, and CUDA allows 65535 rows: seqlen_q " +
-                   std::to_string(p.seqlen_q) + " is more than " + std::to_string(65535 * kBlockM);
-  }
+  if (plan.refusal.empty()) plan.refusal = flash::grid_refusal(kName, "seqlen_q", p.seqlen_q, kBlockM);
   const double heads = double(p.batch) * p.heads, row = p.head_dim * sizeof(float);  // bytes a row of Q, K, V, O
   // Read: Q, and K and V once a query tile that sees them, while Q stays; written: O and softmax_lse.
   const double rows = p.seqlen_q + 2 * flash::keys_visited_by_all(p, plan.block_m, plan.block_n);
@@ -283,17 +279,8 @@ flash::Plan plan(const Problem& p, const flash::Device& device) {
   return plan;
 }
 
-flash::StepInfo step_info() {
-  flash::StepInfo step;
-  step.name = kName;
-  step.idea = "a block owns a query tile and walks the keys: O stays in registers and is written once";
-  step.dtypes = {flash::Dtype::fp32};
-  step.head_dims = {32, 64, 128};
-  step.plan = plan;
-  step.forward = forward;
-  return step;
-}
-
-const flash::RegisterStep registered(step_info());
+const flash::RegisterStep registered(
+    flash::forward_step(kName, "a block owns a query tile and walks the keys: O stays in registers and is written once",
+                        {flash::Dtype::fp32}, {32, 64, 128}, plan, forward));
 
 }  // namespace

@@ -7,7 +7,6 @@
 // Global memory: as 04, in 16-bit elements: Q once, K and V once a query tile, O and softmax_lse once.
 // Limits: fp16 and bf16, sums in fp32; head_dim 64 or 128; compute capability 8.0. The plain loads of K and V collide in
 //   the banks of shared memory, 8 and 4 lanes at a time, and that is what this kernel waits for: see 05.2.
-#include <algorithm>
 #include <cmath>
 
 #include "common/kernel/cuda.cuh"
@@ -213,19 +212,10 @@ flash::Plan plan(const Problem& p, const flash::Device& device) {
   return plan;
 }
 
-flash::StepInfo step_info() {
-  flash::StepInfo step;
-  step.name = kName;
-  step.idea = "both products on tensor cores; S turns into the operand of P V without leaving its registers";
-  step.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
-  step.head_dims = {64, 128};
-  step.architectures = flash::at_least(80);
-  step.uses_tensor_cores = true;
-  step.plan = plan;
-  step.forward = forward;
-  return step;
-}
-
-const flash::RegisterStep registered(step_info());
+const flash::RegisterStep registered(flash::with_tensor_cores(
+    flash::at_least(80),
+    flash::forward_step(kName,
+                        "both products on tensor cores; S turns into the operand of P V without leaving its registers",
+                        {flash::Dtype::bf16, flash::Dtype::fp16}, {64, 128}, plan, forward)));
 
 }  // namespace

@@ -6,7 +6,6 @@
 //   of row r is stored in the place of chunk c ^ (r % 8), and the eight rows meet all 32 banks once.
 // Global memory: as 05.1.
 // Limits: as 05.1, without its bank conflicts. What is left to wait for is global memory, a tile at a time: see 05.3.
-#include <algorithm>
 #include <cmath>
 
 #include "common/kernel/cuda.cuh"
@@ -204,19 +203,9 @@ flash::Plan plan(const Problem& p, const flash::Device& device) {
   return plan;
 }
 
-flash::StepInfo step_info() {
-  flash::StepInfo step;
-  step.name = kName;
-  step.idea = "fragments by ldmatrix from swizzled tiles: no bank conflicts, no pairs glued together";
-  step.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
-  step.head_dims = {64, 128};
-  step.architectures = flash::at_least(80);
-  step.uses_tensor_cores = true;
-  step.plan = plan;
-  step.forward = forward;
-  return step;
-}
-
-const flash::RegisterStep registered(step_info());
+const flash::RegisterStep registered(flash::with_tensor_cores(
+    flash::at_least(80),
+    flash::forward_step(kName, "fragments by ldmatrix from swizzled tiles: no bank conflicts, no pairs glued together",
+                        {flash::Dtype::bf16, flash::Dtype::fp16}, {64, 128}, plan, forward)));
 
 }  // namespace

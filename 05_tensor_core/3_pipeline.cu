@@ -327,19 +327,9 @@ flash::Plan plan(const Problem& p, const flash::Device& device) {
   return plan;
 }
 
-flash::StepInfo step_info() {
-  flash::StepInfo step;
-  step.name = kName;
-  step.idea = "copies that overlap with the maths, 32 rows a warp, a maximum that may lag behind";
-  step.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
-  step.head_dims = {64, 128};
-  step.architectures = flash::at_least(80);
-  step.uses_tensor_cores = true;
-  step.plan = plan;
-  step.forward = forward;
-  return step;
-}
-
-const flash::RegisterStep registered(step_info());
+const flash::RegisterStep registered(flash::with_tensor_cores(
+    flash::at_least(80),
+    flash::forward_step(kName, "copies that overlap with the maths, 32 rows a warp, a maximum that may lag behind",
+                        {flash::Dtype::bf16, flash::Dtype::fp16}, {64, 128}, plan, forward)));
 
 }  // namespace

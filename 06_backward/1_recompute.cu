@@ -8,7 +8,6 @@
 //   to dQ once a key tile. Workspace: D, a float a row. No score and no weight.
 // Limits: fp32 on CUDA cores. head_dim 32, 64 or 128. The order of the atomic adds, so the last bits of dQ, vary.
 // Papers: FlashAttention (arXiv 2205.14135), Algorithm 4; FlashAttention-2 (arXiv 2307.08691), Algorithm 2.
-#include <algorithm>
 
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/step.h"
@@ -277,18 +276,8 @@ flash::Plan plan(const Problem& p, const flash::Device& device) {
   return plan;
 }
 
-flash::StepInfo step_info() {
-  flash::StepInfo step;
-  step.name = kName;
-  step.idea = "the backward pass without a stored P: recomputed tile by tile from Q, K and the LSE";
-  step.direction = flash::Direction::backward;
-  step.dtypes = {flash::Dtype::fp32};
-  step.head_dims = {32, 64, 128};
-  step.plan = plan;
-  step.backward = backward;
-  return step;
-}
-
-const flash::RegisterStep registered(step_info());
+const flash::RegisterStep registered(
+    flash::backward_step(kName, "the backward pass without a stored P: recomputed tile by tile from Q, K and the LSE",
+                         {flash::Dtype::fp32}, {32, 64, 128}, plan, backward));
 
 }  // namespace

@@ -324,13 +324,9 @@ void with_tiles_of(size_t shared_bytes, const Use& use) {
   using Medium = Tiles<kHeadDim, 4096 / kHeadDim, 128>;  // 129 or 137 KB: A100
   using Small = Tiles<kHeadDim, 4096 / kHeadDim, 64>;    // 89 or 93 KB: all others
   static_assert(Small::kSharedBytes <= 99 * 1024 && dq_shared_bytes(kHeadDim) <= 99 * 1024);
-  if (shared_bytes >= Large::kSharedBytes) {
-    use(Large());
-  } else if (shared_bytes >= Medium::kSharedBytes) {
-    use(Medium());
-  } else {
-    use(Small());
-  }
+  if (shared_bytes >= Large::kSharedBytes) return use(Large());
+  if (shared_bytes >= Medium::kSharedBytes) return use(Medium());
+  use(Small());
 #endif
 }
 
@@ -340,18 +336,16 @@ void with_tiles(int head_dim, size_t shared_bytes, const Use& use) {
 }
 
 flash::Traffic traffic(const flash::Problem& p, int block_m, int block_n, int key_splits) {
-  const double rows = double(flash::q_rows(p)), padded_rows = double(p.batch) * p.heads * padded(p.seqlen_q);
-  const double row = 2 * p.head_dim, float_row = 4 * p.head_dim;  // bytes
-  const double heads = double(p.batch) * p.heads, kv_rows = double(p.batch) * p.kv_heads * p.seqlen_k;
-  double read = 2 * rows * row + 4 * rows, write = 8 * padded_rows;  // prepare_kernel: O, dO, LSE; LSE, D
-  double query_rows = 0, steps = 0;                                  // backward_kernel: those of all key tiles, a head
+  const double heads = double(p.batch) * p.heads, rows = heads * p.seqlen_q, padded_rows = heads * padded(p.seqlen_q);
+  const double kv_rows = double(p.batch) * p.kv_heads * p.seqlen_k, row = 2 * p.head_dim, float_row = 2 * row;  // bytes
+  double query_rows = 0, steps = 0;  // of all key tiles, over one head
   for (int key = 0; key < p.seqlen_k; key += block_n) {
     const int queries = flash::queries_visited(p, key, block_m);
-    query_rows += queries;
-    steps += ceil_div(queries, block_m);
+    query_rows += queries, steps += ceil_div(queries, block_m);
   }
+  double read = 2 * rows * row + 4 * rows, write = 8 * padded_rows;  // prepare_kernel: O, dO, LSE; LSE, D
   read += 2 * kv_rows * row + heads * (2 * query_rows * row + steps * 8 * block_m);  // K, V; Q, dO, LSE and D
-  write += 2 * kv_rows * row;                                                        // dK, dV
+  write += 2 * kv_rows * row + rows * row;                                           // dK, dV; dQ
   if (!p.deterministic) {
     write += padded_rows * float_row + heads * steps * block_m * float_row * key_splits;  // zeros, atomic adds
     read += rows * float_row;                                                             // round_dq_kernel
@@ -359,7 +353,7 @@ flash::Traffic traffic(const flash::Problem& p, int block_m, int block_n, int ke
     read += 2 * rows * row + heads * ceil_div(p.seqlen_q, kDqBlockM) * 16 * kDqThreads;
     read += heads * 2 * flash::keys_visited_by_all(p, kDqBlockM, kDqBlockN) * row;
   }
-  return {read, write + rows * row};  // and dQ
+  return {read, write};
 }
 
 flash::Plan plan(const flash::Problem& p, const flash::Device& device) {
@@ -377,26 +371,15 @@ flash::Plan plan(const flash::Problem& p, const flash::Device& device) {
 
 void backward(const flash::BackwardArgs& args, const flash::Plan& plan, void* workspace, flash::Stream stream) {
   with_tiles(args.problem.head_dim, plan.shared_bytes, [&](auto tiles) {
-    const bool bf16 = args.problem.dtype == flash::Dtype::bf16;
-    const auto run = bf16 ? run_kernels<__nv_bfloat16, decltype(tiles)> : run_kernels<__half, decltype(tiles)>;
+    using T = decltype(tiles);
+    const auto run = args.problem.dtype == flash::Dtype::bf16 ? run_kernels<__nv_bfloat16, T> : run_kernels<__half, T>;
     run(args, plan, workspace, stream);
   });
 }
 
-flash::StepInfo step_info() {
-  flash::StepInfo step;
-  step.name = kName;
-  step.idea = "the backward pass on tensor cores: two teams of warps, one query tile apart";
-  step.direction = flash::Direction::backward;
-  step.dtypes = {flash::Dtype::bf16, flash::Dtype::fp16};
-  step.head_dims = {64, 128};
-  step.architectures = flash::at_least(80);
-  step.uses_tensor_cores = true;
-  step.plan = plan;
-  step.backward = backward;
-  return step;
-}
-
-const flash::RegisterStep registered(step_info());
+const flash::RegisterStep registered(flash::with_tensor_cores(
+    flash::at_least(80),
+    flash::backward_step(kName, "the backward pass on tensor cores: two teams of warps, one query tile apart",
+                         {flash::Dtype::bf16, flash::Dtype::fp16}, {64, 128}, plan, backward)));
 
 }  // namespace

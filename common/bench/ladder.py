@@ -106,7 +106,7 @@ def kept_of(name, report):
 
 EMU_LEGEND = """\
 read, written      bytes that the threads ask global memory for; "x the least": against each input read and each output written once
-formula            whether the step's own prediction (StepInfo::traffic) says the same, to the byte
+formula            whether the step's own prediction (Plan::traffic) says the same, to the byte
 sectors a request  32-byte pieces of global memory that a warp's load or store touches
 conflicts          passes over the shared-memory banks beyond those the loads and stores need"""
 GPU_LEGEND = """\

@@ -117,7 +117,7 @@ def missing_step(program, landing, **more):
         return err.strip().replace("./run: ", "")
     if status == 0 and names[-1:] not in ([landing], [os.path.dirname(landing)]):
         return (f"this file registers no step {os.path.dirname(landing)}: it must end with "
-                "`const flash::RegisterStep registered(step_info());`")
+                "`const flash::RegisterStep registered(flash::forward_step(...));`")
     return None
 
 

@@ -65,6 +65,32 @@ std::string refusal_by_kind(const StepInfo& step, const Problem& p, const Device
 
 }  // namespace
 
+StepInfo forward_step(const std::string& name, const std::string& idea, const std::vector<Dtype>& dtypes,
+                      const std::vector<int>& head_dims, PlanFunction* plan, decltype(StepInfo::forward) forward) {
+  StepInfo step;
+  step.name = name;
+  step.idea = idea;
+  step.dtypes = dtypes;
+  step.head_dims = head_dims;
+  step.plan = plan;
+  step.forward = forward;
+  return step;
+}
+
+StepInfo backward_step(const std::string& name, const std::string& idea, const std::vector<Dtype>& dtypes,
+                       const std::vector<int>& head_dims, PlanFunction* plan, decltype(StepInfo::backward) backward) {
+  StepInfo step = forward_step(name, idea, dtypes, head_dims, plan, nullptr);
+  step.direction = Direction::backward;
+  step.backward = backward;
+  return step;
+}
+
+StepInfo with_tensor_cores(Architectures architectures, StepInfo step) {
+  step.architectures = architectures;
+  step.uses_tensor_cores = true;
+  return step;
+}
+
 RegisterStep::RegisterStep(StepInfo info) {
   if (info.number.empty()) info.number = number_of(info.name);
   std::vector<StepInfo>& steps = registry();
@@ -78,7 +104,7 @@ const StepInfo& main_step() {
   if (registry().empty()) {
     throw Error(kUsage,
                 "this program registers no step: its kernel file must end with `const flash::RegisterStep "
-                "registered(step_info());`");
+                "registered(flash::forward_step(...));`");
   }
   return registry().back();
 }
@@ -102,6 +128,21 @@ std::string tiles_refusal(const std::string& step, const Plan& plan, const Probl
   return shared_memory_refusal(
       step, "tiles of " + std::to_string(plan.block_m) + " queries and " + std::to_string(plan.block_n) + " keys",
       "head_dim " + std::to_string(p.head_dim), plan.shared_bytes, device);
+}
+
+std::string workspace_refusal(const std::string& step, const std::string& holds, const Plan& plan,
+                              const Device& device) {
+  if (plan.workspace_bytes <= device.global_bytes) return "";
+  return step + " keeps " + holds + " in global memory: " + std::to_string(plan.workspace_bytes >> 20) +
+         " MB, and this device has " + std::to_string(device.global_bytes >> 20) + " MB free";
+}
+
+std::string grid_refusal(const std::string& step, const std::string& size_name, int size, int per) {
+  const long long most = 65535ll * per;
+  if (size <= most) return "";
+  return step + " has a row of blocks for every " + std::to_string(per) + " of " + size_name +
+         ", and CUDA allows 65535 rows: " + size_name + " " + std::to_string(size) + " is more than " +
+         std::to_string(most);
 }
 
 }  // namespace flash

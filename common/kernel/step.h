@@ -67,7 +67,14 @@ struct StepInfo {
   void (*backward)(const BackwardArgs&, const Plan&, void* workspace, Stream) = nullptr;
 };
 
-// A kernel file ends with `const flash::RegisterStep registered(step_info());` in its anonymous namespace.
+using PlanFunction = Plan(const Problem&, const Device&);
+StepInfo forward_step(const std::string& name, const std::string& idea, const std::vector<Dtype>& dtypes,
+                      const std::vector<int>& head_dims, PlanFunction* plan, decltype(StepInfo::forward));
+StepInfo backward_step(const std::string& name, const std::string& idea, const std::vector<Dtype>& dtypes,
+                       const std::vector<int>& head_dims, PlanFunction* plan, decltype(StepInfo::backward));
+StepInfo with_tensor_cores(Architectures, StepInfo);
+
+// A kernel file ends with `const flash::RegisterStep registered(flash::forward_step(…));` in its anonymous namespace.
 struct RegisterStep {
   explicit RegisterStep(StepInfo info);
 };
@@ -85,7 +92,12 @@ Plan plan_for(const StepInfo&, const Problem&, const Device&);
 // `holds` is what the step keeps there, `size` what makes it large: ("a row of scores", "seqlen_k 70000").
 std::string shared_memory_refusal(const std::string& step, const std::string& holds, const std::string& size,
                                   size_t shared_bytes, const Device&);
-// The same where it is plan.shared_bytes of tiles of plan.block_m queries and plan.block_n keys.
+// The same where it is plan.shared_bytes for tiles of plan.block_m queries and plan.block_n keys.
 std::string tiles_refusal(const std::string& step, const Plan&, const Problem&, const Device&);
+
+// The one that refuses a workspace larger than the device's free memory: `holds` is what the step keeps there.
+std::string workspace_refusal(const std::string& step, const std::string& holds, const Plan&, const Device&);
+// And the one that refuses a grid more than 65535 blocks high: a row of blocks for each `per` of the `size`.
+std::string grid_refusal(const std::string& step, const std::string& size_name, int size, int per);
 
 }  // namespace flash

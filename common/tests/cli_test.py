@@ -228,7 +228,7 @@ class CommandLine(unittest.TestCase):
                 result = subprocess.run([os.path.join(folder, "fast.run"), *arguments], capture_output=True, text=True)
                 self.assertEqual((result.returncode, result.stdout), (USAGE, ""))
                 self.assertEqual(result.stderr, "./run: this program registers no step: its kernel file must end with "
-                                                "`const flash::RegisterStep registered(step_info());`\n")
+                                                "`const flash::RegisterStep registered(flash::forward_step(...));`\n")
 
     def test_shuffled(self):
         result = run("--seqlen", 50, environment={"EMU_SEED": "3"})
