@@ -1,3 +1,5 @@
+// base/ has small things that everybody uses and that know nothing of attention: this error, text, files, JSON, threads.
+//
 // The one exception the project throws for a person to read: a sentence and the exit status it ends ./run with.
 #pragma once
 #include <stdexcept>

@@ -1,3 +1,6 @@
+// check/ answers one question: is a result right, and if not, why? rule.cpp judges, sample.cpp chooses rows, expected.cpp
+// and materialised.cpp say what should have come out, pattern.cpp, formulas.cpp and message.cpp find the words.
+//
 // Is a result right? The rule (see rule.cpp for its reasons): errors are measured against those of a plain materialised
 // computation in the same precision; the largest and the RMS over the rows must both be at most twice as large, plus one
 // ulp of the output type at the row's scale. The scale of a row is the RMS of its reference.

@@ -1,3 +1,5 @@
+// run/ is the program ./run, and what the tests share with it: options, one execution of a step, memory, report.
+//
 // main() of ./run: options -> problem -> step -> check -> time -> report.
 #include <algorithm>
 #include <chrono>

@@ -1,3 +1,6 @@
+// emu/instructions/ has what a kernel calls: CUDA's own names (this header and those it includes) and, one file a family, the
+// PTX instructions of common/kernel/ptx/.
+//
 // CUDA C++ for g++: what common/kernel/cuda.cuh includes where nvcc isn't the compiler. Kernel files alone include it. Functions
 // here are always inlined or live elsewhere: a watched and an unwatched copy of one function never meet in a link.
 #pragma once

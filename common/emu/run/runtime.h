@@ -1,3 +1,6 @@
+// emu/run/ runs kernels on the CPU: fibers, warps, barriers, memory. emu/watch/ stands on it and watches; emu/instructions/
+// stands on both and has what a kernel calls.
+//
 // The CPU back end from the inside: what a running CUDA thread, warp and block are, how an instruction that a warp
 // executes together is built (common/emu/instructions), and what the watcher of memory is told (the watched build, WATCH=1).
 // Kernels don't include this; they see cuda_emu.h. Nothing here is compiled with instrumentation.

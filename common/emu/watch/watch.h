@@ -1,4 +1,6 @@
-// What the instructions (common/emu/instructions) tell the watcher about instructions that move memory in their own way. Plain
+// emu/watch/ watches memory: hooks.cpp hears of every access, requests.* counts, shadow.* finds faults, sites.* names lines.
+//
+// What the instructions (common/emu/instructions) tell the watcher when they move memory in their own way. Plain
 // loads and stores arrive through the compiler's hooks (hooks.cpp), atomics through Watcher::touched(). Every
 // function here returns at once where the running launch isn't watched, so callers need not ask.
 //
