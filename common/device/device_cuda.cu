@@ -153,12 +153,9 @@ Times time_ms(const std::function<void()>& work, int iterations, int warmup) {
   return {(times[(n - 1) / 2] + times[n / 2]) / 2, times.front(), times.back()};
 }
 
-namespace emu {  // nothing is watched on a GPU, nor reports how far it is
-
+// Nothing is watched on a GPU, nor does a kernel say how far it is.
 void reset_watch_report() {}
 WatchReport take_watch_report() { return WatchReport(); }
 void set_progress(Progress) {}
-
-}  // namespace emu
 
 }  // namespace flash
