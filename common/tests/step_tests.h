@@ -47,9 +47,9 @@ void require_refused(const Problem&, const std::string& part, const StepInfo& = 
 emu::Report report_of(const Problem&, const StepInfo& = tests::step());
 // Its counts, over all kernels; REQUIREs no fault.
 emu::Counts counts_of(const Problem&, const StepInfo& = tests::step());
-// The counts of the lines of the step's kernel file that contain `text` (a call, an array access), summed; REQUIREs that
-// there is such a line. So a test can speak of "the load of K" and survive an edit above it.
-emu::Counts counts_of_lines(const emu::Report&, const std::string& text, const StepInfo& = tests::step());
+// The counts at a label of the step's kernel file (`// @load-k`: common/exercises/labels.py): of its line and of those
+// below it that are indented further, such as a loop's body; REQUIREs that something was counted there.
+emu::Counts counts_at(const emu::Report&, const std::string& label, const StepInfo& = tests::step());
 // Counted global bytes, read and written, equal step.traffic(problem) exactly; REQUIREd where watched().
 void require_traffic(const Problem&, const StepInfo& = tests::step());
 
