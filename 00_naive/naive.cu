@@ -24,14 +24,14 @@ constexpr int kThreads = 128;  // threads a block; the results don't depend on i
 __device__ size_t kv_offset(const Problem& p, size_t row) {
   const size_t head = row / p.seqlen_q % p.heads;
   const size_t batch = row / p.seqlen_q / p.heads;
-  const size_t kv_head = head / (p.heads / p.kv_heads);
+  const size_t kv_head = head / (p.heads / p.kv_heads);  // @kv-head
   return (batch * p.kv_heads + kv_head) * p.seqlen_k * p.head_dim;
 }
 
 // s[row][key] = softmax_scale * (q[row] . k[key]), or -inf where the mask hides the key from the row.
 // Block (x, y) takes row x and the y-th run of kThreads keys.
 __global__ void scores_kernel(const float* q, const float* k, float* s, Problem p) {
-  const size_t row = blockIdx.x;
+  const size_t row = blockIdx.x;  // @row-and-key
   const int key = blockIdx.y * kThreads + threadIdx.x;
   if (key >= p.seqlen_k) return;  // the last run may be short
 
@@ -44,7 +44,7 @@ __global__ void scores_kernel(const float* q, const float* k, float* s, Problem 
   }
 
   const int i = int(row % p.seqlen_q);
-  const bool masked = p.causal && key > i + p.seqlen_k - p.seqlen_q;
+  const bool masked = p.causal && key > i + p.seqlen_k - p.seqlen_q;  // @mask
   s[row * p.seqlen_k + key] = masked ? -INFINITY : p.softmax_scale * dot;
 }
 
@@ -54,7 +54,7 @@ __global__ void softmax_kernel(float* s, float* softmax_lse, Problem p, size_t r
   if (row >= rows) return;
 
   float* s_row = s + row * p.seqlen_k;
-  float m = -INFINITY;
+  float m = -INFINITY;  // @row-max
   for (int key = 0; key < p.seqlen_k; ++key) m = fmaxf(m, s_row[key]);
   if (m == -INFINITY) m = 0.0f;  // the row sees no key: exp(-inf - 0) is 0, where exp(-inf - -inf) would be NaN
 
@@ -70,7 +70,7 @@ __global__ void output_kernel(const float* probabilities, const float* v, float*
   const size_t element = size_t(blockIdx.x) * kThreads + threadIdx.x;
   if (element >= elements) return;
 
-  const size_t row = element / p.head_dim;
+  const size_t row = element / p.head_dim;  // @row-and-column
   const int x = int(element % p.head_dim);
   const float* p_row = probabilities + row * p.seqlen_k;
   const float* v_column = v + kv_offset(p, row) + x;
@@ -88,7 +88,7 @@ void forward(const flash::ForwardArgs& a, const flash::Plan&, void* workspace, f
   const size_t rows = flash::q_rows(p), elements = flash::q_elements(p);
   const auto blocks = [](size_t threads) { return unsigned((threads + kThreads - 1) / kThreads); };
   // Rows go along x: a grid may be 2^31 - 1 blocks wide, but only 65535 high.
-  launch(scores_kernel, dim3(unsigned(rows), blocks(p.seqlen_k)), kThreads, 0, stream, a.q, a.k, s, p);
+  launch(scores_kernel, dim3(unsigned(rows), blocks(p.seqlen_k)), kThreads, 0, stream, a.q, a.k, s, p);  // @grid
   launch(softmax_kernel, blocks(rows), kThreads, 0, stream, s, a.softmax_lse, p, rows);
   launch(output_kernel, blocks(elements), kThreads, 0, stream, s, a.v, a.o, p, elements);
 }

@@ -103,17 +103,15 @@ TEST_CASE("00 reads K without coalescing: a sector for every lane") {
     const Problem p = make_problem(6, 96, head_dim);
     INFO(tests::describe(p, Dist::normal));
     const WatchReport report = tests::report_of(p);
-    const uint64_t warps = 6 * 96 / 32;
 
-    const AccessCounts k = tests::counts_of_lines(report, "k_x = k_row[x]").global_read;
-    CHECK(k.requests == warps * head_dim);
-    CHECK(k.sectors == 32 * k.requests);
+    const AccessCounts scores = kernel(report, "scores_kernel").total.global_read;
+    const uint64_t k_requests = 6 * 96 / 32 * head_dim, q_requests = k_requests;
+    CHECK(scores.requests == k_requests + q_requests);
+    CHECK(scores.sectors == 32 * k_requests + q_requests);  // of Q all lanes ask for the same float
 
-    const AccessCounts q = tests::counts_of_lines(report, "dot += q_row[x] * k_x").global_read;
-    CHECK(q.sectors == q.requests);  // all lanes ask for the same float
-
-    const AccessCounts v = tests::counts_of_lines(report, "v_x = v_column").global_read;
-    CHECK(v.requests == uint64_t(6) * head_dim / 32 * 96);
-    CHECK(v.sectors == 4 * v.requests);  // 32 lanes side by side: 128 bytes
+    const AccessCounts output = kernel(report, "output_kernel").total.global_read;
+    const uint64_t v_requests = uint64_t(6) * head_dim / 32 * 96, p_requests = v_requests;
+    CHECK(output.requests == v_requests + p_requests);
+    CHECK(output.sectors == 4 * v_requests + p_requests);  // of V 32 lanes read side by side: 128 bytes
   }
 }

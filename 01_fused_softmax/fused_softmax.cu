@@ -52,22 +52,22 @@ __global__ void fused_softmax_kernel(const float* q, const float* k, const float
   const int keys = p.causal ? max(0, p.seqlen_k - p.seqlen_q + i + 1) : p.seqlen_k;  // the row sees keys 0 … keys - 1
 
   float q_row[kColsPerLane];
-  for (int n = 0; n < kColsPerLane; ++n) q_row[n] = q[row * kHeadDim + n * kWarpSize + lane];
+  for (int n = 0; n < kColsPerLane; ++n) q_row[n] = q[row * kHeadDim + n * kWarpSize + lane];  // @load-q
 
   // 1. The scores.
   for (int key = warp; key < keys; key += kWarps) {
     const float* k_row = k_head + size_t(key) * kHeadDim;
     float dot = 0.0f;
-    for (int n = 0; n < kColsPerLane; ++n) dot += q_row[n] * k_row[n * kWarpSize + lane];
+    for (int n = 0; n < kColsPerLane; ++n) dot += q_row[n] * k_row[n * kWarpSize + lane];  // @load-k
     dot = warp_sum(dot);
     if (lane == 0) scores[key] = p.softmax_scale * dot;
   }
-  __syncthreads();  // each thread now reads scores that other warps wrote
+  __syncthreads();  // @scores-complete: each thread now reads scores that other warps wrote
 
   // 2. Their softmax, but for the division: the maximum, then the exponentials and their sum.
   float m = -INFINITY;
   for (int key = threadIdx.x; key < keys; key += kThreads) m = fmaxf(m, scores[key]);
-  m = warp_max(m);
+  m = warp_max(m);  // @warp-max
   if (lane == 0) warp_m[warp] = m;
   __syncthreads();  // warp_m is complete
   for (int w = 0; w < kWarps; ++w) m = fmaxf(m, warp_m[w]);
@@ -87,7 +87,7 @@ __global__ void fused_softmax_kernel(const float* q, const float* k, const float
   for (int key = warp; key < keys; key += kWarps) {
     const float* v_row = v_head + size_t(key) * kHeadDim;
     const float e = scores[key];
-    for (int n = 0; n < kColsPerLane; ++n) o_row[n] += e * v_row[n * kWarpSize + lane];
+    for (int n = 0; n < kColsPerLane; ++n) o_row[n] += e * v_row[n * kWarpSize + lane];  // @load-v
   }
   for (int n = 0; n < kColsPerLane; ++n) warp_o[warp][n * kWarpSize + lane] = o_row[n];
   __syncthreads();  // warp_o is complete
@@ -102,7 +102,7 @@ __global__ void fused_softmax_kernel(const float* q, const float* k, const float
     for (int w = 0; w < kWarps; ++w) sum += warp_o[w][n * kWarpSize + lane];
     o[row * kHeadDim + n * kWarpSize + lane] = sum * inverse_l;
   }
-  if (lane == 0) softmax_lse[row] = m + logf(l);  // -inf where the row sees no key
+  if (lane == 0) softmax_lse[row] = m + logf(l);  // @lse: -inf where the row sees no key
 }
 
 void forward(const flash::ForwardArgs& args, const flash::Plan& plan, void*, flash::Stream stream) {

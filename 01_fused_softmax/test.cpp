@@ -93,8 +93,8 @@ TEST_CASE("01 reads K and V coalesced: four sectors a request, every byte of the
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
     const WatchReport report = tests::report_of(p);
-    for (const char* line : {"dot += q_row[n] * k_row[", "o_row[n] += e * v_row["}) {
-      const AccessCounts read = tests::counts_of_lines(report, line).global_read;
+    for (const char* label : {"load-k", "load-v"}) {
+      const AccessCounts read = tests::counts_at(report, label).global_read;
       CHECK(read.requests == visible_pairs(p) * p.head_dim / 32);
       CHECK(read.sectors == 4 * read.requests);
       CHECK(read.bytes == 32 * read.sectors);

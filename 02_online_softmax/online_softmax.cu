@@ -29,7 +29,7 @@ __device__ __forceinline__ float warp_sum(float x) {
 // columns x, x + 32, … of o.
 template <int kColsPerLane>
 struct Partial {
-  float m = -INFINITY;         // the largest score
+  float m = -INFINITY;         // @largest: the largest score
   float l = 0.0f;              // sum of exp(score - m)
   float o[kColsPerLane] = {};  // sum of exp(score - m) * v
 };
@@ -37,7 +37,7 @@ struct Partial {
 // The softmax over the keys of a and those of b together (Milakov and Gimelshein, arXiv 1805.02867, section 3.1).
 template <int kColsPerLane>
 __device__ __forceinline__ Partial<kColsPerLane> merge(const Partial<kColsPerLane> a, const Partial<kColsPerLane> b) {
-  Partial<kColsPerLane> both;
+  Partial<kColsPerLane> both;  // @merge
   both.m = fmaxf(a.m, b.m);
   if (both.m == -INFINITY) return both;  // no key on either side; -inf - -inf below would be NaN
   const float scale_a = expf(a.m - both.m);
@@ -70,17 +70,17 @@ __global__ void online_softmax_kernel(const float* q, const float* k, const floa
   for (int n = 0; n < kColsPerLane; ++n) q_row[n] = q[row * kHeadDim + n * kWarpSize + lane];
 
   // 1. Each warp goes once over its keys. A key alone is a partial softmax too: m is its score, l is 1, o is its v.
-  Partial<kColsPerLane> seen;
+  Partial<kColsPerLane> seen;  // @one-pass
   for (int key = warp; key < keys; key += kWarps) {
     const float* k_row = k_head + size_t(key) * kHeadDim;
     const float* v_row = v_head + size_t(key) * kHeadDim;
     float dot = 0.0f;
-    for (int n = 0; n < kColsPerLane; ++n) dot += q_row[n] * k_row[n * kWarpSize + lane];
+    for (int n = 0; n < kColsPerLane; ++n) dot += q_row[n] * k_row[n * kWarpSize + lane];  // @load-k
 
     Partial<kColsPerLane> one;
     one.m = p.softmax_scale * warp_sum(dot);
     one.l = 1.0f;
-    for (int n = 0; n < kColsPerLane; ++n) one.o[n] = v_row[n * kWarpSize + lane];
+    for (int n = 0; n < kColsPerLane; ++n) one.o[n] = v_row[n * kWarpSize + lane];  // @load-v
     seen = merge(seen, one);
   }
 

@@ -76,7 +76,7 @@ __device__ __forceinline__ void load_tile(float4* tile, const float4* matrix, in
   constexpr int kRowsAtOnce = kThreads / kPieces;
   const int piece = threadIdx.x % kPieces;
   matrix += size_t(first_row) * kPieces;
-  for (int i = 0; i < kRows; i += kRowsAtOnce) {
+  for (int i = 0; i < kRows; i += kRowsAtOnce) {  // @load-tile
     const int row = i + threadIdx.x / kPieces;
     if (kRows % kRowsAtOnce != 0 && row >= kRows) break;
     float4 value = make_float4(0.f, 0.f, 0.f, 0.f);
@@ -119,7 +119,7 @@ __device__ __forceinline__ void mask(float (&s)[kRowsPerThread][kKeysPerThread],
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
     for (int j = 0; j < kKeysPerThread; ++j) {
-      const int key = first_key + lane_tx() + j * kLanesN;
+      const int key = first_key + lane_tx() + j * kLanesN;  // @mask
       const bool future = problem.causal && key > row + problem.seqlen_k - problem.seqlen_q;
       if (key >= problem.seqlen_k || future) s[i][j] = -INFINITY;
     }
@@ -149,7 +149,7 @@ __device__ __forceinline__ void online_softmax(Rows<kHeadDim>& rows, float (&s)[
 
     const float l = rows.l[i] * rescale + sum;
     const float divisor = l > 0.f ? l : 1.f;
-    const float old_share = rows.l[i] * rescale / divisor;  // exactly 1 where the tile adds nothing to the row
+    const float old_share = rows.l[i] * rescale / divisor;  // @share: exactly 1 where the tile adds nothing to the row
     for (int j = 0; j < kKeysPerThread; ++j) p[j * kLanesN] = s[i][j] / divisor;
     for (int c = 0; c < kHeadDim / kLanesN; ++c) rows.o[i][c] *= old_share;
     rows.m[i] = m;
@@ -262,14 +262,14 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
   const int key_tiles = ceil_div(problem.seqlen_k, kBlockN), query_tiles = ceil_div(problem.seqlen_q, kBlockM);
   for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {
     const int first_key = key_tile * kBlockN;
-    __syncthreads();  // every warp has read the K and V before these
+    __syncthreads();  // @load-k-and-v: every warp has read the K and V before these
     load_tile<kHeadDim, kBlockN>(k_tile, k, first_key, problem.seqlen_k);
     load_tile<kHeadDim, kBlockN>(v_tile, v, first_key, problem.seqlen_k);
     for (int query_tile = 0; query_tile < query_tiles; ++query_tile) {
       // Causal: nothing to see here. But the first key tile gives every row its first O, m and l.
       if (key_tile > 0 && key_tile >= key_tiles_seen(problem, query_tile, kBlockN)) continue;
       const int first_row = query_tile * kBlockM;
-      __syncthreads();  // every warp has read the Q before this
+      __syncthreads();  // @load-q: every warp has read the Q before this
       load_tile<kHeadDim, kBlockM>(q_tile, q, first_row, problem.seqlen_q);
       __syncthreads();  // Q, K and V are there
       Rows<kHeadDim> rows;

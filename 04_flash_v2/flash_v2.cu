@@ -40,7 +40,7 @@ constexpr int kBlocksPerSm = kThreads < 256 ? 256 / kThreads : 1;  // 8 warps: t
 // From a row to the next in shared memory: tiles of Q, K and V in pieces of 16 bytes (float4), P in floats. One piece more
 // than a row holds puts the same piece of 8 neighbouring rows into different banks; 8 floats more than kBlockN puts the
 // floats that 8 lanes store to each of 4 neighbouring rows of P into different banks.
-__host__ __device__ constexpr int row_stride(int head_dim) { return head_dim / 4 + 1; }
+__host__ __device__ constexpr int row_stride(int head_dim) { return head_dim / 4 + 1; }  // @padding
 __host__ __device__ constexpr int p_stride(int head_dim) { return block_n(head_dim) + 8; }
 __host__ __device__ constexpr int shared_bytes(int head_dim) {
   return (kBlockM + 2 * block_n(head_dim)) * row_stride(head_dim) * int(sizeof(float4)) +
@@ -75,7 +75,7 @@ __device__ __forceinline__ void load_tile(float4* tile, const float4* matrix, in
   constexpr int kRowsAtOnce = kThreads / kPieces;
   const int piece = threadIdx.x % kPieces;
   matrix += size_t(first_row) * kPieces;
-  for (int i = 0; i < kRows; i += kRowsAtOnce) {
+  for (int i = 0; i < kRows; i += kRowsAtOnce) {  // @load-tile
     const int row = i + threadIdx.x / kPieces;
     if (kRows % kRowsAtOnce != 0 && row >= kRows) break;
     float4 value = make_float4(0.f, 0.f, 0.f, 0.f);
@@ -148,7 +148,7 @@ __device__ __forceinline__ void online_softmax(Rows<kHeadDim>& rows, float (&s)[
 
     const float l = rows.l[i] * rescale + sum;
     for (int j = 0; j < kKeysPerThread; ++j) p[j * kLanesN] = s[i][j];
-    for (int c = 0; c < kHeadDim / kLanesN; ++c) rows.o[i][c] *= rescale;
+    for (int c = 0; c < kHeadDim / kLanesN; ++c) rows.o[i][c] *= rescale;  // @rescale-o
     rows.m[i] = m;
     rows.l[i] = l;
   }
@@ -195,7 +195,7 @@ __device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float4* q_til
   const bool diagonal = problem.causal && first_key + kBlockN - 1 > first_row + problem.seqlen_k - problem.seqlen_q;
   if (ragged || diagonal) mask(s, first_row, first_key, problem);
   online_softmax(rows, s, p_tile, problem.softmax_scale);
-  __syncwarp();  // the warp's rows of P are there; no other warp reads them
+  __syncwarp();  // @p-complete: the warp's rows of P are there; no other warp reads them
   multiply_pv(rows, p_tile, v_tile);
 }
 
@@ -218,7 +218,7 @@ __device__ __forceinline__ void write_rows(const Rows<kHeadDim>& rows, const Pro
 
 // How many key tiles a query tile sees: all, or when causal those up to its last row's diagonal.
 __host__ __device__ inline int key_tiles_seen(const Problem& problem, int query_tile, int block_n) {
-  int keys = problem.seqlen_k;
+  int keys = problem.seqlen_k;  // @causal-bound
   if (problem.causal) {
     const int rows = min((query_tile + 1) * kBlockM, problem.seqlen_q);
     keys = max(rows + problem.seqlen_k - problem.seqlen_q, 0);
@@ -253,7 +253,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerSm)
     __syncthreads();  // every warp has read the K and V before these
     load_tile<kHeadDim, kBlockN>(k_tile, k, first_key, problem.seqlen_k);
     load_tile<kHeadDim, kBlockN>(v_tile, v, first_key, problem.seqlen_k);
-    __syncthreads();  // Q, K and V are there
+    __syncthreads();  // @tiles-complete: Q, K and V are there
     attend(rows, q_tile, k_tile, v_tile, p_tile, first_row, first_key, problem);
   }
   write_rows(rows, problem, first_row, o, softmax_lse);

@@ -52,13 +52,13 @@ __device__ __forceinline__ void load_tile(Element* tile, const Element* matrix, 
 
 // Two elements that are neighbours in a row of a tile, as one register.
 template <class Element>
-__device__ __forceinline__ uint32_t load_pair(const Element* p) {
+__device__ __forceinline__ uint32_t load_pair(const Element* p) {  // @load-pair
   return *reinterpret_cast<const uint32_t*>(p);
 }
 
 // Two elements that are neighbours in a column: two loads, glued together.
 template <int kHeadDim, class Element>
-__device__ __forceinline__ uint32_t load_column_pair(const Element* p) {
+__device__ __forceinline__ uint32_t load_column_pair(const Element* p) {  // @load-column-pair
   const uint32_t low = *reinterpret_cast<const unsigned short*>(p);
   const uint32_t high = *reinterpret_cast<const unsigned short*>(p + kHeadDim);
   return low | high << 16;
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const Problem problem, co
   uint32_t q_frag[kMmaK][4];
   for (int kk = 0; kk < kMmaK; ++kk) {
     const Element* from = &q_tile[(warp * kWarpRows + group) * kHeadDim + kk * 16 + quad * 2];
-    q_frag[kk][0] = load_pair(from);
+    q_frag[kk][0] = load_pair(from);  // @q-operand
     q_frag[kk][1] = load_pair(from + 8 * kHeadDim);
     q_frag[kk][2] = load_pair(from + 8);
     q_frag[kk][3] = load_pair(from + 8 * kHeadDim + 8);
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const Problem problem, co
     float s_acc[kMmaN][4] = {};
     for (int n = 0; n < kMmaN; ++n) {
       for (int kk = 0; kk < kMmaK; ++kk) {
-        const Element* from = &k_tile[(n * 8 + group) * kHeadDim + kk * 16 + quad * 2];
+        const Element* from = &k_tile[(n * 8 + group) * kHeadDim + kk * 16 + quad * 2];  // @k-operand
         const uint32_t k_frag[2] = {load_pair(from), load_pair(from + 8)};
         mma_m16n8k16<Element>(s_acc[n], q_frag[kk], k_frag);
       }
@@ -164,7 +164,7 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const Problem problem, co
 
     // O += P V. The B operand has the columns of V for columns and the keys for its k: a pair along k is a pair in a
     // column of V.
-    for (int kk = 0; kk < kMmaN / 2; ++kk) {
+    for (int kk = 0; kk < kMmaN / 2; ++kk) {  // @p-operand
       const float(&left)[4] = s_acc[2 * kk], (&right)[4] = s_acc[2 * kk + 1];
       const uint32_t p_frag[4] = {pack<Element>(left[0], left[1]), pack<Element>(left[2], left[3]),
                                   pack<Element>(right[0], right[1]), pack<Element>(right[2], right[3])};

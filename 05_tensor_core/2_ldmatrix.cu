@@ -39,7 +39,7 @@ __host__ __device__ constexpr int shared_bytes(int head_dim) { return (kBlockM +
 // Where 16-byte chunk `chunk` of row `row` lies in a tile, in elements.
 template <int kHeadDim>
 __device__ __forceinline__ int swizzle(int row, int chunk) {
-  return row * kHeadDim + (chunk ^ row % 8) * 8;
+  return row * kHeadDim + (chunk ^ row % 8) * 8;  // @swizzle
 }
 
 // Copies rows first_row … first_row + kRows - 1 of a [seqlen, kHeadDim] matrix to shared memory, zeros for rows past its
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(kThreads) ldmatrix_kernel(const Problem proble
                                   pack<Element>(right[0], right[1]), pack<Element>(right[2], right[3])};
       for (int n = 0; n < kMmaD; n += 2) {
         uint32_t v_frag[2][2];
-        ldmatrix_x4_trans(v_frag, &v_tile[swizzle<kHeadDim>(kk * 16 + lane % 16, n + lane / 16)]);
+        ldmatrix_x4_trans(v_frag, &v_tile[swizzle<kHeadDim>(kk * 16 + lane % 16, n + lane / 16)]);  // @v-operand
         mma_m16n8k16<Element>(o_acc[n], p_frag, v_frag[0]);
         mma_m16n8k16<Element>(o_acc[n + 1], p_frag, v_frag[1]);
       }

@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   }
 
 #pragma unroll 1
-  for (int key_tile = last_tile; key_tile >= 0; --key_tile) {
+  for (int key_tile = last_tile; key_tile >= 0; --key_tile) {  // @next-tile
     cp_async_wait<0>();
     __syncthreads();  // this K and V are there, from every thread; and every warp has read those they will be replaced by
     const int first_key = key_tile * kBlockN, buffer = key_tile % 2 * kTile, other_buffer = kTile - buffer;
@@ -225,7 +225,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
           new_max = fmaxf(new_max * scale_log2, row_max[m][i]);
           const float rescale = ex2(row_max[m][i] - new_max);
           row_max[m][i] = new_max;
-          row_sum[m][i] *= rescale;
+          row_sum[m][i] *= rescale;  // @rescale-sum
 #pragma unroll
           for (int n = 0; n < kMmaD; ++n) o_acc[m][n][2 * i] *= rescale, o_acc[m][n][2 * i + 1] *= rescale;
         }
@@ -261,7 +261,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
           mma_m16n8k16<Element>(o_acc[m][n + 1], p_frag[m], v_frag[1]);
         }
       }
-    }
+    }  // @tile-done
   }
 
   // O / sum goes to global memory by way of the warp's own rows of q_tile, so that it leaves in pieces of 16 bytes.

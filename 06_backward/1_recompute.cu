@@ -145,7 +145,7 @@ __device__ __forceinline__ void add_dq(float* dq, const float* ds_tile, const fl
 
 // Of the first query tile that sees a key.
 __host__ __device__ inline int first_query(const Problem& p, int key) {
-  return p.causal ? max(0, key - (p.seqlen_k - p.seqlen_q)) / kBlockM * kBlockM : 0;
+  return p.causal ? max(0, key - (p.seqlen_k - p.seqlen_q)) / kBlockM * kBlockM : 0;  // @first-query
 }
 
 template <int kHeadDim>
@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(kThreads)
   float dk_sum[T::kKvKeys][T::kKvCols] = {}, dv_sum[T::kKvKeys][T::kKvCols] = {};
   const int ty = threadIdx.x / T::kScoreLanesX, tx = threadIdx.x % T::kScoreLanesX;
 
-  for (size_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {  // over [batch, heads]
+  for (size_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {  // @next-head: over [batch, heads]
     for (int query = first_query(p, first_key); query < p.seqlen_q; query += kBlockM) {
       const int rows = p.seqlen_q - query;
       const size_t row0 = head * p.seqlen_q + query;
@@ -200,10 +200,10 @@ __global__ void __launch_bounds__(kThreads)
           const bool seen = row < rows && key < keys_left && (!p.causal || first_key + key <= query + row + diagonal);
           const float weight = seen ? expf(s[i][j] * p.softmax_scale - stats[row]) : 0.f;
           p_tile[row * T::kScoreStride + key] = weight;
-          ds_tile[row * T::kScoreStride + key] = weight * (dp[i][j] - stats[kBlockM + row]);
+          ds_tile[row * T::kScoreStride + key] = weight * (dp[i][j] - stats[kBlockM + row]);  // @ds
         }
       }
-      __syncthreads();  // P and dS are complete
+      __syncthreads();  // @p-and-ds-complete: P and dS are complete
 
       multiply_atb<kHeadDim>(dv_sum, p_tile, do_tile);
       multiply_atb<kHeadDim>(dk_sum, ds_tile, q_tile);
@@ -242,8 +242,8 @@ template <int kHeadDim>
 void start(const flash::BackwardArgs& a, const flash::Plan& plan, void* workspace, flash::Stream stream) {
   const Problem& p = a.problem;
   const size_t rows = flash::q_rows(p);
-  launch(prepare_kernel<kHeadDim>, unsigned((rows + 7) / 8), 8 * kWarpSize, 0, stream, a.o, a.d_o, workspace, a.dq,
-         rows);
+  launch(prepare_kernel<kHeadDim>, unsigned((rows + 7) / 8), 8 * kWarpSize, 0, stream,  // @prepare
+         a.o, a.d_o, workspace, a.dq, rows);
   launch(backward_kernel<kHeadDim>, unsigned(p.batch * p.kv_heads * ceil_div(p.seqlen_k, plan.block_n)), kThreads,
          plan.shared_bytes, stream, p, a.q, a.k, a.v, a.d_o, a.softmax_lse, workspace, a.dq, a.dk, a.dv);
 }

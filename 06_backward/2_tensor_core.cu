@@ -254,7 +254,7 @@ __global__ void prepare_kernel(const Element* o, const Element* d_o, const float
   for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, lanes);
   if (index % kLanes == 0) {
     const float lse = i < seqlen_q ? softmax_lse[row] : -INFINITY;
-    // exp(S - inf) = 0 for a row that sees no key, and for the rows of the padding.
+    // @lse2: exp(S - inf) = 0 for a row that sees no key, and for the rows of the padding.
     lse2[padded_row] = lse == -INFINITY ? INFINITY : lse * kLog2e - kPExponent<Element>;
     d_sum[padded_row] = sum;
   }

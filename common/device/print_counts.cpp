@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 #include <ostream>
+#include <regex>
 #include <utility>
 #include <vector>
 
@@ -52,13 +53,19 @@ void print_table(std::ostream& out, const std::vector<std::vector<std::string>>&
   }
 }
 
+// Exercises and tests name places by labels (common/exercises/labels.py); a reader of the report needs none.
+std::string without_label(const std::string& line) {
+  static const std::regex before_text("// @[a-z0-9-]+: "), alone(" *// @[a-z0-9-]+$");
+  return std::regex_replace(std::regex_replace(line, before_text, "// "), alone, "");
+}
+
 std::string source_line(const std::string& file, int line) {
   static std::map<std::string, std::vector<std::string>> files;
   auto at = files.find(file);
   if (at == files.end()) {
     at = files.emplace(file, std::vector<std::string>()).first;
     std::ifstream in(file);
-    for (std::string text; std::getline(in, text);) at->second.push_back(text);
+    for (std::string text; std::getline(in, text);) at->second.push_back(without_label(text));
   }
   if (line < 1 || size_t(line) > at->second.size()) return "";
   const std::string& text = at->second[size_t(line) - 1];

@@ -11,8 +11,9 @@ import signal
 import sys
 import time
 
+from exercise_files import ROOT, WORK, ExerciseError, all_exercises, find_exercise, read_kernel, write_whole
 from judge import judge
-from patches import ROOT, WORK, ExerciseError, all_exercises, find_exercise, write_whole
+from labels import without_labels
 
 STATE = os.path.join(ROOT, WORK, "state.json")
 
@@ -166,8 +167,7 @@ def solution(exercise, state, force):
         raise ExerciseError(
             f"{exercise.id} isn't passed yet; `make check` it first, or `make solution {exercise.id} FORCE=1` to look anyway"
         )
-    with open(os.path.join(ROOT, exercise.kernel), encoding="utf-8") as f:
-        kernel = f.read()
+    kernel = without_labels(read_kernel(exercise.kernel, exercise.path))
     print(f"From the broken kernel to {exercise.kernel}:\n")
     print("".join(difflib.unified_diff(
         exercise.broken().splitlines(True), kernel.splitlines(True), exercise.work_file, exercise.kernel, n=3)))

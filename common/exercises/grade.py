@@ -23,8 +23,8 @@ import sys
 import tempfile
 import time
 
+from exercise_files import ROOT, ExerciseError, all_exercises, write_whole
 from judge import FULL_POINTS, build, measured_count, missing_step, run_limited
-from patches import ROOT, ExerciseError, all_exercises, write_whole
 
 SECONDS = 60
 MEMORY_BYTES = 8 << 30

@@ -17,7 +17,7 @@ import select
 import signal
 import subprocess
 
-from patches import ROOT, ExerciseError, landing_number
+from exercise_files import ROOT, ExerciseError, landing_number
 
 BUILD_SECONDS = 600
 HANG_SECONDS = 40  # of one problem, which takes one or two, or of one test, which takes ten at most
@@ -195,11 +195,10 @@ def ladders_count(exercise):
     return measured_count(program, exercise)
 
 
-def failing_test(program, source):
+def failing_test(program):
     """The step's tests, up to the first that fails. -> (kind, text), kind None where all pass"""
-    environment = dict(os.environ, FLASH_KERNEL_FILE=source)  # where tests of single lines look
     # With durations: a line a test, as it ends.
-    status, out = run_until_silent([program, "--abort", "-d", "yes"], env=environment)
+    status, out = run_until_silent([program, "--abort", "-d", "yes"])
     if status == 0:
         return None, ""
     if status is None:
@@ -245,5 +244,5 @@ def judge(source, landing, exercise=None, out=None, say=lambda text: None, flags
     built, text = build(source, landing, out, "fast.test", flags)
     if not built:
         return Verdict("compile", text + note)
-    kind, text = failing_test(f"{out}/fast.test", source)
+    kind, text = failing_test(f"{out}/fast.test")
     return Verdict(kind, text + note, count) if kind else Verdict("pass", "", count)

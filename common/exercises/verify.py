@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`make test-exercises`: proves of every exercise that it can be used in a class.
 
-The patch applies without fuzz; the file a student gets compiles without warnings and fails, with the test or report that
+Its changes fit the kernel; the file a student gets compiles without warnings and fails, with the test or report that
 the preamble declares; each near-miss repair still fails; the ladder's own kernel passes the exercise's check.
 """
 import os
@@ -9,8 +9,8 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from exercise_files import ROOT, ExerciseError, all_exercises
 from judge import judge, run_limited
-from patches import ROOT, ExerciseError, all_exercises, apply_patch, read_patch
 
 
 def write(exercise, label, text):
@@ -36,8 +36,8 @@ def shipped(exercise):
 
 
 def wrong_repair(exercise, path):
-    text = apply_patch(exercise.kernel, read_patch(path)[2], path)
-    verdict = judge(write(exercise, os.path.basename(path)[: -len(".patch")], text), exercise.landing, exercise)
+    source = write(exercise, os.path.basename(path), exercise.wrong_repair(path))
+    verdict = judge(source, exercise.landing, exercise)
     if verdict.kind == "compile":
         return f"{path} doesn't compile:\n{verdict.text}"
     return f"{path} passes" if verdict.passed else None
@@ -63,7 +63,7 @@ def main(words):
         jobs.append((e, "as shipped", lambda e=e: shipped(e)))
         jobs += [(e, os.path.basename(w), lambda e=e, w=w: wrong_repair(e, w)) for w in e.wrongs]
         if not e.wrongs:
-            jobs.append((e, "wrong repairs", lambda: "it has no near-miss repair (NAME.wrong1.patch)"))
+            jobs.append((e, "wrong repairs", lambda: "it has no near-miss repair (NAME.wrong1)"))
     # The ladder's kernel is judged once for each set of problems it meets.
     seen = set()
     for e in exercises:

@@ -1,6 +1,7 @@
 """Keeps the documents true, in every *.md of the repository:
-- a fenced block whose info string has file=PATH occurs in that file, verbatim (```cpp file=00_naive/naive.cu);
+- a fenced block whose info string has file=PATH occurs in that file, verbatim but for labels (```cpp file=00_naive/naive.cu);
 - a relative link leads to a file that exists, and its #anchor to a heading (or an id) of it;
+- "39 lines that went and 25 that came" is what `make diff` counts, and the command stands before it in its paragraph;
 - a block marked ```sh run``` runs, on the CPU back end, from the repository's root, and ends with status 0.
 Paths of file= are from the root; those of links from the document."""
 import os
@@ -10,6 +11,11 @@ import sys
 import unicodedata
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "common", "exercises"))
+sys.dont_write_bytecode = True
+
+from labels import without_labels
+
 TIME_LIMIT = 120  # seconds a block of shell commands may take, on a slow machine
 LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(<?([^()\s<>]*(?:\([^()\s]*\))?)>?(?:\s+\"[^\"]*\")?\)")
 HTML_LINK = re.compile(r"<(?:a|img|source)\b[^>]*?\b(?:href|src|srcset)=\"([^\"]+)\"")
@@ -76,7 +82,7 @@ def check_excerpt(document, line, info, content):
     where = f"{document}:{line}"
     if not os.path.isfile(os.path.join(ROOT, path)):
         return verdict(False, f"{where} quotes {path}, and there is no such file")
-    source = read(path)
+    source = without_labels(read(path))
     if content.strip() and content + "\n" in source:
         return verdict(True, "")
     lost = next((text for text in content.split("\n") if text not in source.split("\n")), None)
@@ -96,12 +102,28 @@ def check_link(document, target):
     verdict(True, "")
 
 
+def environment():
+    """Of a command that a reader types: nothing of a make above it, and no GPU."""
+    kept = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TILE", "WATCH")}
+    return {**kept, "BACKEND": "emu"}
+
+
+def check_diff(document, paragraph, match):
+    counted = f"{document}: '{match[0]}'"
+    command = re.findall(r"`make (diff [\d. ]+)`", paragraph[: match.start()])
+    if not command:
+        return verdict(False, f"{counted} needs the `make diff` before it that counts them")
+    result = subprocess.run(["make", *command[-1].split()], cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL,
+                            capture_output=True, text=True)
+    counts = re.search(r"(\d+) lines went, (\d+) came", result.stdout)
+    said = f"{counts[1]} lines that went and {counts[2]} that came" if counts else "nothing"
+    verdict(said == match[0], f"{counted}, and make {command[-1]} counts {said}")
+
+
 def run_block(document, line, commands):
-    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TILE", "WATCH")}
-    environment["BACKEND"] = "emu"
     where = f"{document}:{line}"
     try:
-        result = subprocess.run(["bash", "-e", "-c", commands], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL,
+        result = subprocess.run(["bash", "-e", "-c", commands], cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=TIME_LIMIT)
     except subprocess.TimeoutExpired:
         return verdict(False, f"{where}: the commands took more than {TIME_LIMIT} s")
@@ -121,6 +143,9 @@ def main():
                 check_excerpt(document, line, info, content)
             if re.match(r"(sh|bash)\s+run\b", info):
                 run_block(document, line, content)
+        for paragraph in (" ".join(p.split()) for p in re.split(r"\n\s*\n", read(document))):
+            for match in re.finditer(r"\d+ lines that went and \d+ that came", paragraph):
+                check_diff(document, paragraph, match)
         for target in LINK.findall(prose) + HTML_LINK.findall(prose):
             check_link(document, target)
     if link_before:  # what the reader had built last is what ./run runs again

@@ -428,7 +428,7 @@ TEST_CASE("counts are a line's, and the report prints it") {
   std::ostringstream text;
   flash::print_watch_report(text, report);
   CHECK_THAT(text.str(), ContainsSubstring("shared_read<float>") && ContainsSubstring("7 conflicts") &&
-                             ContainsSubstring("T v = reinterpret_cast<const T*>(memory)[i];"));
+                             ContainsSubstring("T v = reinterpret_cast<const T*>(memory)[i];\n"));  // without its label
   const std::string json = flash::watch_report_json(report);
   CHECK_THAT(json, ContainsSubstring("\"shared_read_conflicts\": 7") && ContainsSubstring("\"faults\": []"));
 }

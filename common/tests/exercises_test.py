@@ -1,5 +1,5 @@
-"""The quick part of the exercises' tests (`make test-exercises` is the whole): every patch applies without fuzz and has a
-whole preamble; a student's edits survive; the score, the hints and one exercise from its start to its why; the grades of
+"""The quick part of the exercises' tests (`make test-exercises` is the whole): every exercise fits its kernel and has
+a whole preamble; a student's edits survive; the score, the hints and one exercise from its start to its why; the grades of
 a class with everything odd in it; the points of an idea exercise."""
 import contextlib
 import copy
@@ -21,9 +21,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "common", "exercises"))
 sys.dont_write_bytecode = True
 
+import exercise_files
 import grade
 import judge
-import patches
+import labels
 import verify
 
 
@@ -41,25 +42,31 @@ def classroom_command(work, *words, force=False):
     return result.returncode, result.stdout + result.stderr
 
 
-FUSED = os.path.join(ROOT, "01_fused_softmax/fused_softmax.cu")
+FUSED = "01_fused_softmax/fused_softmax.cu"
+
+
+def fused(changes=()):
+    """The text of 01's kernel without labels, with changes (as labels.read_changes() gives them)."""
+    return labels.changed(read(os.path.join(ROOT, FUSED)), changes, FUSED, "a test")
 
 
 def with_an_unused_variable():
-    text = read(FUSED)
-    return text.replace("  float q_row[kColsPerLane];", "  int nobody_reads_it = 3;\n  float q_row[kColsPerLane];", 1)
+    return fused([("load-q", [], ["  int nobody_reads_it = 3;"])])
 
 
-class Patches(unittest.TestCase):
-    def test_every_patch_applies_and_every_preamble_is_whole(self):
-        exercises = patches.all_exercises()
+class Exercises(unittest.TestCase):
+    def test_every_exercise_fits_and_every_preamble_is_whole(self):
+        exercises = exercise_files.all_exercises()
         self.assertGreaterEqual(len(exercises), 24)
         for e in exercises:
             with self.subTest(e.path):
-                self.assertNotEqual(e.broken(), read(os.path.join(ROOT, e.kernel)))
+                kernel = labels.without_labels(read(os.path.join(ROOT, e.kernel)))
+                self.assertNotEqual(e.broken(), kernel)
+                self.assertNotIn("// @", e.broken())
                 self.assertTrue(e.wrongs, "it has no near-miss repair")
                 self.assertIn(e.fails.split()[0], ("check", "fault", "count", "test", "crash", "hang"))
                 for path in e.wrongs:
-                    patches.apply_patch(e.kernel, patches.read_patch(path)[2], path)
+                    self.assertNotIn(e.wrong_repair(path), (kernel, e.broken()))
         self.assertEqual(len({e.name for e in exercises}), len(exercises), "two exercises have one name")
         steps = {}
         for e in exercises:
@@ -67,10 +74,83 @@ class Patches(unittest.TestCase):
         for step in sorted(f[:2] for f in os.listdir(ROOT) if re.match(r"\d\d_", f)):
             self.assertGreaterEqual(len(steps.get(step, [])), 3, f"step {step} has fewer than three exercises")
 
-    def test_a_patch_that_does_not_fit_is_an_error(self):
-        e = patches.all_exercises()[0]
-        with self.assertRaises(patches.ExerciseError):
-            patches.apply_patch(e.kernel, re.sub(r"(?m)^-(?!--)", "-not there ", e.patch), e.path)
+    def test_every_label_of_a_kernel_names_something(self):
+        used = {}  # by exercises; by tests, those of the step and this file
+        for e in exercise_files.all_exercises():
+            for path in (e.path, *e.wrongs):
+                used.setdefault(e.kernel, set()).update(label for label, _, _ in exercise_files.read_file(path)[1])
+        for kernel in used:
+            tests = read(os.path.join(ROOT, os.path.dirname(kernel), "test.cpp")) + read(__file__) * (kernel == FUSED)
+            for label, lines in labels.labels_of(read(os.path.join(ROOT, kernel))).items():
+                self.assertEqual(len(lines), 1, f"{kernel} has @{label} more than once")
+                self.assertTrue(label in used[kernel] or f'"{label}"' in tests, f"nobody speaks of @{label} in {kernel}")
+
+
+class Labels(unittest.TestCase):
+    KERNEL = """// A kernel.
+__global__ void f() {
+  a = 1;  // @first
+  b = 2;
+
+  if (a) {
+    b = 2;  // @second: again
+  }
+  // @alone
+  c = 3;
+}
+
+void g() {
+  d = 4;  // @third
+  b = 2;
+}
+"""
+
+    def changed(self, text, kernel=KERNEL):
+        return labels.changed(kernel, labels.read_changes(text, "e"), "k.cu", "e")
+
+    def refused(self, sentence, text, kernel=KERNEL):
+        with self.assertRaises(labels.LabelError) as error:
+            self.changed(text, kernel)
+        self.assertEqual(str(error.exception), sentence)
+
+    def test_a_reader_sees_none(self):
+        bare = labels.without_labels(self.KERNEL)
+        self.assertNotIn("@", bare)
+        for line in ("  a = 1;", "    b = 2;  // again"):
+            self.assertIn("\n" + line + "\n", bare)
+        self.assertIn("  }\n  c = 3;\n", bare)
+
+    def test_the_nearest_lines_from_the_label_on_go(self):
+        bare = labels.without_labels(self.KERNEL)
+        self.assertEqual(self.changed("@first\n-b = 2;\n+  b = 5;\n"), bare.replace("  b = 2;", "  b = 5;", 1))
+        self.assertEqual(self.changed("@second\n-    b = 2;  // again\n"), bare.replace("    b = 2;  // again\n", ""))
+        self.assertEqual(self.changed("@alone\n+  e = 5;\n"), bare.replace("  c = 3;", "  e = 5;\n  c = 3;"))
+        two = "@second\n+    e = 5;\n@first\n-  a = 1;\n+  a = 6;\n+  a = 7;\n"
+        self.assertEqual(self.changed(two), bare.replace("a = 1;", "a = 6;\n  a = 7;").replace("again", "again\n    e = 5;"))
+
+    def test_what_stands_elsewhere_may_be_rewritten(self):
+        kernel = self.KERNEL.replace("c = 3;", "// rewritten\n  c = 4;").replace("// A kernel.\n", "")
+        self.assertIn("a = 2;", self.changed("@first\n-  a = 1;\n+  a = 2;\n", kernel))
+
+    def test_what_does_not_fit_is_told_with_both_sides(self):
+        self.refused("e doesn't fit k.cu any more. At @second it changes\n    d = 4;\nand what stands there, in line 10, is\n"
+                     "      c = 3;", "@second\n-d = 4;\n+d = 5;\n")  # @third's line is another function's
+        self.refused("e: k.cu has no label @fourth; it has @first, @second, @alone, @third", "@fourth\n-a = 1;\n")
+        self.refused("e: the label @first must stand once in k.cu, and stands in lines 3 and 14", "@first\n-a = 1;\n",
+                     self.KERNEL.replace("@third", "@first"))
+        self.refused("e: two of its changes are to line 3 of k.cu", "@first\n-a = 1;\n@first\n-a = 1;\n-b = 2;\n")
+        self.refused("e: ' a = 1;' is no change: '@label', '-' and a line that goes, or '+' and one that comes",
+                     "@first\n a = 1;\n")
+        self.refused("e: nothing is changed at @first", "@first\n@second\n+e = 5;\n")
+        self.refused("e: there is no change (a line such as '@load-k', and what goes and comes there)", "\n")
+
+    def test_an_exercise_says_which_it_is(self):
+        e = exercise_files.all_exercises()[0]
+        old = "not what stands there"
+        with self.assertRaises(exercise_files.ExerciseError) as error:
+            e.with_changes([(e.changes[0][0], [old], [])], e.path)
+        for part in (e.path, e.kernel, "@" + e.changes[0][0], old):
+            self.assertIn(part, str(error.exception))
 
 
 def remove_built(source):
@@ -82,7 +162,7 @@ class Classroom(unittest.TestCase):
     def setUp(self):
         self.folder = tempfile.TemporaryDirectory()
         self.work = self.folder.name
-        self.exercise = patches.find_exercise("one_barrier", patches.all_exercises())
+        self.exercise = exercise_files.find_exercise("one_barrier", exercise_files.all_exercises())
 
     def tearDown(self):
         remove_built(self.path())
@@ -154,16 +234,14 @@ class Classroom(unittest.TestCase):
 
 class Grade(unittest.TestCase):
     def grade(self, folder, text):
-        exercise = patches.find_exercise("one_barrier", patches.all_exercises())
+        exercise = exercise_files.find_exercise("one_barrier", exercise_files.all_exercises())
         path = os.path.join(folder, os.path.basename(exercise.work_file))
         with open(path, "w", encoding="utf-8") as f:
             f.write(text)
         return grade.grade_file(path, exercise, grade.Ladder(), "1"), exercise.points
 
     def test_a_wrong_lse_beside_a_right_o_gets_no_points(self):
-        text = read(os.path.join(ROOT, "01_fused_softmax/fused_softmax.cu"))
-        broken = text.replace("softmax_lse[row] = m + logf(l)", "softmax_lse[row] = m + log2f(l)")
-        self.assertNotEqual(broken, text)
+        text, broken = fused(), fused([("lse", [], ["  if (lane == 0) softmax_lse[row] = m + log2f(l);"])])
         with tempfile.TemporaryDirectory() as folder:
             (points, seen), of = self.grade(folder, text)
             self.assertEqual((points, seen), (of, "right"))
@@ -205,7 +283,7 @@ class Class(unittest.TestCase):
         return status, out.getvalue(), err.getvalue()
 
     def test_odd_entries_are_named_and_the_others_graded(self):
-        file, right = "1x1_one_barrier.cu", read(FUSED)
+        file, right = "1x1_one_barrier.cu", fused()
         self.hand_in("ada", file, right)
         self.hand_in("ada", "1x1_one_barrier (1).cu", right)
         for beside in ("1x1_one_barrier.md", "state.json", "1x1_one_barrier.cu.20260101-000000.bak", ".DS_Store"):
@@ -214,11 +292,11 @@ class Class(unittest.TestCase):
         self.hand_in("carl", file)  # a folder
         self.hand_in("dora")
         self.hand_in("eve", file, with_an_unused_variable())
-        self.hand_in("fay", file, right.replace("= warp_max(m);", "= warp_max(no_such_name);"))
+        self.hand_in("fay", file, fused([("warp-max", [], ["  m = no_such_name;"])]))
         self.hand_in("gil", file, "")
         self.hand_in("gil", "6.1x1_wrong_tensor.cu", "")
         self.hand_in("hal")
-        os.symlink(FUSED, os.path.join(self.folder, "hal", file))
+        os.symlink(os.path.join(ROOT, FUSED), os.path.join(self.folder, "hal", file))
         self.hand_in("", "ina.zip", "")
 
         environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
@@ -232,7 +310,7 @@ class Class(unittest.TestCase):
         for remark in grades["remarks"]:
             self.assertIn(remark, result.stdout)
         self.assertEqual((grades["seed"], grades["finished"]), ("5", True))
-        of = sum(e.points for e in patches.all_exercises())
+        of = sum(e.points for e in exercise_files.all_exercises())
         self.assertEqual(grades["of"], of)
         self.assertEqual(grades["totals"], {"ada": 1, "bob": 0, "carl": 0, "dora": 0, "eve": 1, "fay": 0, "gil": 0, "hal": 0})
         for student, points in grades["totals"].items():
@@ -255,7 +333,7 @@ class Class(unittest.TestCase):
 
     def test_what_breaks_the_grader_costs_one_file(self):
         self.three_files()
-        for error in (OSError("disk"), patches.ExerciseError("a sentence"), KeyError("x")):
+        for error in (OSError("disk"), exercise_files.ExerciseError("a sentence"), KeyError("x")):
             with mock.patch.object(grade, "grade_file", side_effect=[(1, "right"), error, (1, "right")]):
                 status, out, err = self.main()
             self.assertEqual(status, 1)
@@ -296,7 +374,7 @@ class Class(unittest.TestCase):
 
         def draw(rng, landing, kind):
             drawn.append(rng.random())
-            raise patches.ExerciseError("enough")
+            raise exercise_files.ExerciseError("enough")
 
         with mock.patch.object(grade, "build", return_value=(True, "")), mock.patch.object(grade, "draw_problem", draw), \
                 mock.patch.object(grade, "missing_step", return_value=None):
@@ -311,7 +389,7 @@ class Class(unittest.TestCase):
     def test_what_cannot_be_graded_at_all(self):
         for arguments, sentence in (([], "usage"), ([""], "usage"), ([self.folder + "/nobody"], "there is no folder"),
                                     ([self.folder], "nothing to grade")):
-            with self.assertRaisesRegex(patches.ExerciseError, sentence):
+            with self.assertRaisesRegex(exercise_files.ExerciseError, sentence):
                 grade.main(arguments)
 
     def test_the_line_that_says_what_is_wrong(self):
@@ -328,7 +406,7 @@ class Class(unittest.TestCase):
         rows = [{"student": s, "exercise": i, "name": n, "points": int(p), "of": int(of), "seen": seen}
                 for s, i, n, p, of, seen in rows]
         self.assertEqual(len(rows), 2)
-        grades = {"students": [r["student"] for r in rows], "of": sum(e.points for e in patches.all_exercises()), "grades": rows}
+        grades = {"students": [r["student"] for r in rows], "of": sum(e.points for e in exercise_files.all_exercises()), "grades": rows}
         self.assertEqual(table, grade.as_table(grades))
         seed = re.search(r"make grade SUBMISSIONS=submissions SEED=(\S+)", course)[1]
         p = grade.draw_problem(random.Random(f"{seed} 1x1"), "01_fused_softmax/fused_softmax", grade.KINDS[0])
@@ -340,7 +418,7 @@ class Course(unittest.TestCase):
 
     def weeks(self):
         """-> [(cells of the plan's row, its exercises)]"""
-        all_of_them = patches.all_exercises()
+        all_of_them = exercise_files.all_exercises()
         ids, weeks = [e.id for e in all_of_them], []
         for row in re.findall(r"(?m)^\| \d+ · .*\|$", read(os.path.join(ROOT, "docs/course.md"))):
             cells = [c.strip() for c in row.strip("|").split("|")]
@@ -354,10 +432,10 @@ class Course(unittest.TestCase):
     def test_every_exercise_has_its_week_and_its_points(self):
         weeks, course = self.weeks(), read(os.path.join(ROOT, "docs/course.md"))
         self.assertEqual(len(weeks), 11)
-        self.assertEqual([e.id for _, found in weeks for e in found], [e.id for e in patches.all_exercises()])
+        self.assertEqual([e.id for _, found in weeks for e in found], [e.id for e in exercise_files.all_exercises()])
         for cells, found in weeks:
             self.assertEqual(int(cells[4] or 0), sum(e.points for e in found), cells[0])
-        of = sum(e.points for e in patches.all_exercises())
+        of = sum(e.points for e in exercise_files.all_exercises())
         for sentence in (f"points and minutes: {of} points", f"`make grade`: points divided by {of} "):
             self.assertIn(sentence, course)
 
@@ -391,11 +469,11 @@ class Course(unittest.TestCase):
                     self.assertIn("*without a GPU:*", " ".join(criterion.split()))
 
     def test_a_demonstration_in_class_is_no_exercise(self):
-        kernel = read(FUSED)
+        kernel = fused()
         barriers = [m.start() for m in re.finditer(r"__syncthreads\(\);", kernel)]
         self.assertEqual(len(barriers), 4)
         without = [kernel[:at] + kernel[at + len("__syncthreads();") :] for at in barriers]
-        exercise = patches.find_exercise("1x1", patches.all_exercises()).broken()
+        exercise = exercise_files.find_exercise("1x1", exercise_files.all_exercises()).broken()
         code = lambda text: re.sub(r"\s|//.*", "", text)
         self.assertEqual([code(exercise) == code(text) for text in without], [True, False, False, False])
         with tempfile.TemporaryDirectory() as folder:
@@ -414,7 +492,7 @@ class Course(unittest.TestCase):
 
 class Warnings(unittest.TestCase):
     def test_a_broken_kernel_is_shipped_without_one(self):
-        exercise = copy.copy(patches.find_exercise("one_barrier", patches.all_exercises()))
+        exercise = copy.copy(exercise_files.find_exercise("one_barrier", exercise_files.all_exercises()))
         exercise.broken = with_an_unused_variable
         with tempfile.TemporaryDirectory() as folder:
             path = os.path.join(folder, "shipped.cu")
@@ -463,7 +541,7 @@ class Points(unittest.TestCase):
     def test_counts_of_two_exercises_on_one_kernel_are_kept_apart(self):
         ladder = grade.Ladder()
         ladder.program = lambda source, landing: source
-        exercises = [e for e in patches.all_exercises() if e.kernel == "04_flash_v2/flash_v2.cu" and e.count]
+        exercises = [e for e in exercise_files.all_exercises() if e.kernel == "04_flash_v2/flash_v2.cu" and e.count]
         measured, grade.measured_count = grade.measured_count, lambda program, exercise: exercise.count
         try:
             self.assertGreater(len(exercises), 1)

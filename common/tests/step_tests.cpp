@@ -1,5 +1,6 @@
 #include "common/tests/step_tests.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
@@ -179,34 +180,50 @@ bool ends_with(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
 
-// The kernel file of a step: 02_online_softmax/online_softmax.cu or 05_tensor_core/1_mma.cu; or an exercise's file that
-// was built in its place.
+// The kernel file of a step: 02_online_softmax/online_softmax.cu or 05_tensor_core/1_mma.cu.
 std::string kernel_file(const StepInfo& step) {
-  if (const char* in_its_place = std::getenv("FLASH_KERNEL_FILE")) return in_its_place;
   if (step.name.find('/') != std::string::npos) return step.name + ".cu";
   return step.name + "/" + step.name.substr(step.name.find('_') + 1) + ".cu";
 }
 
+struct Lines {
+  int first, last;
+};
+
+// The line of a label and those below it that are indented further.
+Lines lines_at(const std::string& label, const std::string& path) {
+  std::ifstream file(path);
+  std::vector<std::string> lines;
+  for (std::string line; std::getline(file, line);) lines.push_back(line);
+  const auto indent = [](const std::string& line) { return std::min(line.find_first_not_of(' '), line.size()); };
+  const std::string alone = "// @" + label, before_text = alone + ": ";
+  std::vector<Lines> found;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    if (!ends_with(lines[i], alone) && lines[i].find(before_text) == std::string::npos) continue;
+    size_t last = i;
+    while (last + 1 < lines.size() && indent(lines[last + 1]) > indent(lines[i])) ++last;
+    found.push_back({int(i) + 1, int(last) + 1});
+  }
+  INFO("the label @" << label << " in " << path << "; tests run in the repository's root");
+  REQUIRE(found.size() == 1);
+  return found[0];
+}
+
 }  // namespace
 
-Counts counts_of_lines(const WatchReport& report, const std::string& text, const StepInfo& step) {
+Counts counts_at(const WatchReport& report, const std::string& label, const StepInfo& step) {
   const std::string path = kernel_file(step);
-  std::ifstream file(path);
-  INFO("lines of " << path << " with \"" << text << "\"; tests run in the repository's root");
-  REQUIRE(file);
+  const Lines lines = lines_at(label, path);
   Counts sum;
   bool found = false;
-  std::string line;
-  for (int number = 1; std::getline(file, line); ++number) {
-    if (line.find(text) == std::string::npos) continue;
-    for (const KernelCounts& kernel : report.kernels) {
-      for (const LineCounts& counted : kernel.lines) {
-        if (counted.line != number || !ends_with(counted.file, path)) continue;
-        add(sum, counted.counts);
-        found = true;
-      }
+  for (const KernelCounts& kernel : report.kernels) {
+    for (const LineCounts& counted : kernel.lines) {
+      if (counted.line < lines.first || counted.line > lines.last || !ends_with(counted.file, path)) continue;
+      add(sum, counted.counts);
+      found = true;
     }
   }
+  INFO("something counted at @" << label << ", in lines " << lines.first << " to " << lines.last << " of " << path);
   REQUIRE(found);
   return sum;
 }

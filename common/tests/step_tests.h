@@ -49,9 +49,9 @@ void require_refused(const Problem&, const std::string& part, const StepInfo& = 
 WatchReport report_of(const Problem&, const StepInfo& = tests::step());
 // Its counts, over all kernels; REQUIREs no fault.
 Counts counts_of(const Problem&, const StepInfo& = tests::step());
-// The counts of the lines of the step's kernel file that contain `text` (a call, an array access), summed; REQUIREs that
-// there is such a line. So a test can speak of "the load of K" and survive an edit above it.
-Counts counts_of_lines(const WatchReport&, const std::string& text, const StepInfo& = tests::step());
+// The counts at a label of the step's kernel file (`// @load-k`: common/exercises/labels.py): of its line and of those
+// below it that are indented further, such as a loop's body; REQUIREs that something was counted there.
+Counts counts_at(const WatchReport&, const std::string& label, const StepInfo& = tests::step());
 // Counted global bytes, read and written, equal the plan's traffic exactly; REQUIREd where watched().
 void require_traffic(const Problem&, const StepInfo& = tests::step());
 

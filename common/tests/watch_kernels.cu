@@ -458,7 +458,7 @@ __global__ void shared_read(const int* index, float* out) {
   const int i = index[threadIdx.x];
   float sum = 0.0f;
   if (i >= 0) {
-    T v = reinterpret_cast<const T*>(memory)[i];
+    T v = reinterpret_cast<const T*>(memory)[i];  // @shared-read
     sum = sum_of(v);
   }
   out[threadIdx.x] = sum;
