@@ -40,13 +40,14 @@ GIVEN := $(foreach name,N BACKEND WATCH TILE ARCH NVCC TARGETS,$(call quoted,$(n
 PYTHON3 := $(or $(wildcard /usr/bin/python3),python3)
 PLAN := $(shell command -v $(PYTHON3) >/dev/null || { echo 'python3 is missing: ./setup installs what is needed.' >&2; exit 1; }; \
   $(PYTHON3) -S -E common/make/plan.py $(GIVEN) -- $(foreach goal,$(MAKECMDGOALS),$(call quoted,$(goal))))
-with = python3 common/make/with_options.py $(call quoted,$1=$(value $1))
 ifneq ($(.SHELLSTATUS),0)
   $(error Nothing is made)
 endif
 $(foreach variable,$(PLAN),$(eval override $(subst |, ,$(variable))))
 # `make step 2`: the 2 is a word, and nothing to make.
 $(filter-out $(wildcard $(WORDS)),$(WORDS)):;@:
+# Options for a program, as in LADDER="--seqlen 1024".
+with = python3 common/make/with_options.py $(call quoted,$1=$(value $1))
 
 # ------------------------------------------------------------------------------------------------- compilers, flags
 
@@ -85,8 +86,6 @@ TEST_MAIN := $(HOST)/common/tests/main.o $(HOST)/common/tests/step_tests.o
 CUDA_TESTS := $(patsubst %.cu,%.o,$(wildcard common/tests/*.cu))
 EMU_TESTS := $(CUDA_TESTS) $(patsubst %.cpp,%.o,$(wildcard common/tests/emu_*.cpp))
 COMMON_TESTS := $(filter-out $(TEST_MAIN) $(EMU_TESTS:%=$(HOST)/%),$(call host_objects,common/tests/*.cpp))
-# common/emu/calibrate: the watcher's own test kernels, for Nsight Compute and compute-sanitizer.
-CALIBRATE := $(HOST)/common/emu/calibrate/kernels.o
 
 # Catch2's own code takes long to optimise, and no test needs it fast.
 $(HOST)/%.o: %.cpp
@@ -95,7 +94,8 @@ $(HOST)/%.o: %.cpp
 $(HOST)/common/tests/common.test: $(TEST_MAIN) $(HARNESS) $(EMU_BACKEND) $(COMMON_TESTS)
 	$(CXX) -pthread $^ -o $@ $(CATCH_LIB)
 
-# A folder of kernels: NAME.run and NAME.test for each landing, and the tests with kernels of their own.
+# A folder of kernels: NAME.run and NAME.test for each landing, the tests with kernels of their own, and `kernels`, those of
+# common/emu/calibrate.
 # $1 folder, $2 nothing or a tile size like -64x32, $3 compiler and flags, $4 its name, $5 linker, $6 the back end's objects,
 # $7 objects of tests
 define kernels
@@ -111,7 +111,7 @@ $1$2/%.test: $1$2/%.o $(TEST_MAIN) $(HARNESS) $6
 	$5 $$^ -o $$@ $$(CATCH_LIB)
 $1$2/common/tests/kernels.test: $(TEST_MAIN) $(HARNESS) $6 $(7:%=$1$2/%)
 	$5 $$^ -o $$@ $$(CATCH_LIB)
-$1$2/kernels: $(CALIBRATE) $(HARNESS) $6 $1$2/common/tests/watch_kernels.o
+$1$2/kernels: $(HOST)/common/emu/calibrate/kernels.o $(HARNESS) $6 $1$2/common/tests/watch_kernels.o
 	$5 $$^ -o $$@
 $(foreach landing,$(LANDINGS),$(call beside,$1,$2,$(landing)))
 endef

@@ -45,9 +45,8 @@ class Landing:
 
     @property
     def architectures(self):
-        """Those that the kernel file names in a line `// Compiles for sm_90a only.`; none: it compiles for all."""
-        line = re.search(r"(?m)^// Compiles for (sm_\d+[a-z]?(?: sm_\d+[a-z]?)*) only\.$", self.text())
-        return line[1].split() if line else []
+        """The one it compiles for where it says so (common/kernel/step.h): exactly(90) is sm_90a. Else none: any will do."""
+        return [f"sm_{capability}a" for capability in re.findall(r"\bexactly\((\d+)\)", self.text())[:1]]
 
     @property
     def tested_tiles(self):

@@ -38,7 +38,7 @@ class Ladder(unittest.TestCase):
             for file in files:
                 self.write(f"{folder}/{file}.cu", "")
         self.write("05_tensor_core/2_ldmatrix.cu", "// Idea.\n#ifdef TILE_M\n")
-        self.write("07_hopper/1_tma.cu", "// Idea.\n// Compiles for sm_90a only.\n")
+        self.write("07_hopper/1_tma.cu", "// Idea.\nwith_tensor_cores(flash::exactly(90), step);\n")
         self.write("05_tensor_core/test.cpp", "// Tests.\n// Tested with TILE=16x8 too.\n")
         self.write("07_hopper/README.cu.md", "")
         self.all = landings.landings(self.root)
