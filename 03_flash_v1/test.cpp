@@ -1,5 +1,6 @@
 // 03_flash_v1: right everywhere, for whatever tiles it was built with; and O goes out and back once a key tile. So is
 // plain.cpp, the same algorithm in ordinary C++.
+// Tested with TILE=32x16 too.
 #include <cmath>
 
 #include "common/check/check.h"

@@ -1,4 +1,5 @@
 // 04_flash_v2: right everywhere, for whatever tiles it was built with; and O never comes back to the chip.
+// Tested with TILE=32x16 too.
 #include "common/check/check.h"
 #include "common/tests/catch.h"
 #include "common/tests/step_tests.h"
