@@ -96,11 +96,12 @@ TILE_N := $(word 2,$(subst x, ,$(SOUND_TILE)))
 TILE_FLAGS := $(if $(SOUND_TILE),-DTILE_M=$(TILE_M) -DTILE_N=$(TILE_N))
 
 # Watched kernels: g++'s thread sanitizer turns every load and store into a call, and common/emu answers the calls
-# (libtsan is not linked). The other options keep two source lines from being merged into one such call.
+# (libtsan is not linked). The other options keep two source lines from being merged into one such call, and a load
+# from being moved to where its value is needed, if it ever is (sink).
 KERNEL_FLAGS := -std=c++17 -g -Wall -Wextra -Wno-unknown-pragmas -I.
 WATCHED_FLAGS := $(KERNEL_FLAGS) -O2 -DFLASH_WATCH=1 -fsanitize=thread -fsanitize=bounds -Wno-tsan \
   --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-slp-vectorize -fno-unroll-loops \
-  -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge -fno-thread-jumps -fno-code-hoisting -fno-tree-pre
+  -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge -fno-thread-jumps -fno-code-hoisting -fno-tree-pre -fno-tree-sink
 FAST_FLAGS := $(KERNEL_FLAGS) -O3 -DFLASH_WATCH=0
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra -I. $(NVCC_WERROR) \
   $(foreach a,$(patsubst sm_%,%,$(REAL_ARCH)),-gencode arch=compute_$a,code=sm_$a)
