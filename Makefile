@@ -20,7 +20,7 @@ endif
 # ---------------------------------------------------------------------------------------------- what the user types
 
 TARGETS := help step list test cuda sanitize calibrate diff format format-check clean ladder bench counts docs plots figures probe \
-  exercises exercise check hint solution watch grade test-exercises
+  exercises exercise check hint solution watch grade test-exercises test-bare test-aarch64
 WITH_WORDS := step test diff exercise check hint solution watch test-exercises                                            # `make step 2`: the 2 is not a target
 ifneq ($(filter $(firstword $(MAKECMDGOALS)),$(WITH_WORDS)),)
   WORDS := $(filter-out $(TARGETS),$(wordlist 2,99,$(MAKECMDGOALS)))
@@ -250,7 +250,14 @@ TEST_PROGRAMS = $(foreach d,$(TEST_FOLDERS),$(TEST_STEPS:%=$d/%.test)) \
 RUN_PROGRAMS = $(if $(STEP),,$(foreach d,$(EMU) $(FAST),$(LANDINGS:%=$d/%.run)))
 test: $(TEST_PROGRAMS) $(RUN_PROGRAMS)
 	FLASH_FAST=$(FAST) FLASH_EMU=$(EMU) python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(if $(STEP),,common/tests/cli_test.py common/tests/bench_test.py common/tests/docs_test.py \
-	  common/tests/exercises_test.py)
+	  common/tests/exercises_test.py common/tests/editor_test.py)
+
+# The README's first command on a bare Debian or Ubuntu; SUITE=jammy TESTS=1 and more: common/make/bare.py.
+test-bare:
+	python3 common/make/bare.py
+# The CPU back end built for aarch64, a Mac's container, and run by qemu: common/make/aarch64.py.
+test-aarch64:
+	python3 common/make/aarch64.py
 
 # Two steps, or one and the landing before it.
 DIFF_OLD = $(if $(word 2,$(WORDS)),$(STEP),$(lastword $(call before,$(STEP),$(LANDINGS))))
