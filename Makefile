@@ -372,6 +372,8 @@ Flash Ladder: attention kernels that become fast, one idea a step.
 
   make cuda           compile every step with nvcc for sm_75, sm_80 and sm_90a (no GPU needed)
   make sanitize       run every step under compute-sanitizer (needs a GPU)
+  make test-bare      the README's first command on a bare Debian 12; SUITE=jammy, TESTS=1 (needs root and debootstrap)
+  make test-aarch64   the tests of 00 to 05 as a Mac's container runs them (needs a cross compiler and qemu)
   make docs           rewrite the tables of the documents from docs/data/; make figures draws their pictures
   make counts         what tables and pictures need of the CPU back end, counted anew into docs/data/ (minutes)
   make format         clang-format over every source; make format-check only looks
