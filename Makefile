@@ -21,7 +21,8 @@ ifeq ($(MAKELEVEL),0)  # a make below shares this one's jobs
 endif
 
 TARGETS := help step list test cuda all-cuda sanitize calibrate diff format format-check clean ladder bench counts docs plots \
-  figures probe exercises exercise check hint solution watch grade test-exercises
+  figures probe exercises exercise check hint solution watch grade test-exercises \
+  test-bare test-aarch64
 .PHONY: $(TARGETS)
 
 ifneq ($(origin CXX),command line)  # the CPU back end needs g++, whatever the environment prefers
@@ -55,10 +56,11 @@ CXXFLAGS := -std=c++17 -O2 -g -Wall -Wextra -I.
 DEPS = -MMD -MP -MF $(@:.o=.d)
 KERNEL_FLAGS := -std=c++17 -g -Wall -Wextra -Wno-unknown-pragmas -I.
 # Watched kernels: g++'s thread sanitizer turns every load and store into a call, and common/emu answers the calls
-# (libtsan is not linked). The other options keep two source lines from being merged into one such call.
+# (libtsan is not linked). The other options keep two source lines from being merged into one such call, and a load
+# from being moved to where its value is needed, if it ever is (sink).
 WATCHED_FLAGS := $(KERNEL_FLAGS) -O2 -DFLASH_WATCH=1 -fsanitize=thread -fsanitize=bounds -Wno-tsan \
   --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-slp-vectorize -fno-unroll-loops \
-  -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge -fno-thread-jumps -fno-code-hoisting -fno-tree-pre
+  -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge -fno-thread-jumps -fno-code-hoisting -fno-tree-pre -fno-tree-sink
 FAST_FLAGS := $(KERNEL_FLAGS) -O3 -DFLASH_WATCH=0
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra -I. $(NVCC_WERROR) \
   $(foreach arch,$(patsubst sm_%,%,$(or $($*.archs),$(REAL_ARCH))),-gencode arch=compute_$(arch),code=sm_$(arch))
@@ -171,6 +173,13 @@ RUN_PROGRAMS := $(foreach folder,$(EMU) $(FAST),$(LANDINGS:%=$(folder)/%.run))
 endif
 test: $(TEST_PROGRAMS) $(RUN_PROGRAMS)
 	FLASH_FAST=$(FAST) FLASH_EMU=$(EMU) python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(PYTHON_TESTS)
+
+# The README's first command on a bare Debian or Ubuntu; SUITE=jammy TESTS=1 and more: common/make/bare.py.
+test-bare:
+	python3 common/make/bare.py
+# The CPU back end built for aarch64, a Mac's container, and run by qemu: common/make/aarch64.py.
+test-aarch64:
+	python3 common/make/aarch64.py
 
 cuda:
 	+$(MAKE) all-cuda BACKEND=cuda NVCC_WERROR='-Werror all-warnings' $(if $(filter command,$(firstword $(origin ARCH))),,ARCH='sm_75 sm_80 sm_90')

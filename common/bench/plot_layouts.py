@@ -22,7 +22,7 @@ def fragments(data, out):
     draw(b, 8, lambda k, n: (n * 4 + k % 8 // 2, k // 8), "B: 16 rows (k) x 8 columns (n)")
     draw(c, 8, lambda m, n: (m % 8 * 4 + n // 2, m // 8 * 2 + n % 2), "C: 16 rows (m) x 8 columns (n)")
     handles = [plt.Rectangle((0, 0), 1, 1, facecolor=tint(colour), edgecolor=GREY) for colour in colours]
-    figure.legend(handles, [f"a[{i}], b[{i}], c[{i}]" if i < 2 else f"a[{i}], c[{i}]" for i in range(4)], loc="upper center", ncols=4, fontsize=8)
+    figure.legend(handles, [f"a[{i}], b[{i}], c[{i}]" if i < 2 else f"a[{i}], c[{i}]" for i in range(4)], loc="upper center", ncol=4, fontsize=8)
     save(figure, out, "mma.sync m16n8k16 with 16-bit elements: the number is the lane that holds the element, the colour the register it is in "
          "(two neighbouring elements share a register of A and B). After the lane map in common/kernel/ptx/mma.cuh, which common/tests/ptx_test.cu tests.", top=0.94)
 

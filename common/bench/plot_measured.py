@@ -92,7 +92,7 @@ def curves(data, file, direction, impls, out, column="tflops", causals=(0, 1)):
     if column == "ms":
         return save(figure, out, source_of(bench))
     handles = {label: handle for axes in grid.flat for handle, label in zip(*axes.get_legend_handles_labels())}
-    figure.legend(handles.values(), handles.keys(), loc="upper center", ncols=4 if len(handles) > 5 else 5, fontsize=8)
+    figure.legend(handles.values(), handles.keys(), loc="upper center", ncol=4 if len(handles) > 5 else 5, fontsize=8)
     save(figure, out, source_of(bench), top=1 - 0.45 / figure.get_figheight())
 
 
@@ -209,7 +209,7 @@ def error_by_seqlen(data, out):
     axes.set_yscale("log")
     axes.set_ylabel("error of O, relative to its row")
     axes.set_title("fp32's error grows with the length; that of fp16 and bf16, rounding of P and O, does not")
-    axes.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
+    axes.legend(fontsize=8, ncol=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     save(figure, out, f"One head, head_dim {rows[0]['head_dim']}, normal inputs, not causal, against fp64; the CPU back end, not watched (make counts; {rows[0]['date']}, commit {rows[0]['commit']}).")
 
 

@@ -14,7 +14,7 @@ import subprocess
 from command import run_main
 from data import read_csv
 from files import write_csv
-from measure import ROOT, MeasureError, passed, problem_options
+from measure import ROOT, MeasureError, command_output, passed, problem_options
 
 STEPS = {"00": "00_naive/naive", "01": "01_fused_softmax/fused_softmax", "02": "02_online_softmax/online_softmax",
          "03": "03_flash_v1/flash_v1", "04": "04_flash_v2/flash_v2"}
@@ -130,10 +130,7 @@ def by_tile(data, out):
 
 def dated(path):
     """When the counts were last changed, by git."""
-    try:
-        date = subprocess.run(["git", "log", "-1", "--format=%cs, commit %h", "--", path], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout.strip()
-    except OSError:  # no git here
-        date = ""
+    date = command_output("git", "log", "-1", "--format=%cs, commit %h", "--", path)
     return f" ({date})" if date else ""
 
 

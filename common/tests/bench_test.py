@@ -5,6 +5,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,6 +77,8 @@ class Bench(unittest.TestCase):
         return self.write(f"build/cuda/{name}.run", FAKE_STEP)
 
     def python(self, script, *words, **more):
+        # Where a job runs in the background, SIGINT is ignored, and children inherit that.
+        more.setdefault("preexec_fn", lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         return subprocess.run([sys.executable, os.path.join(BENCH, script), *words], env=self.environment, cwd=self.folder,
                               stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60, **more)
 

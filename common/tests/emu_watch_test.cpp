@@ -81,6 +81,17 @@ __global__ void cleared_late(float* out) {
   out[t] = sums[t % 8];
 }
 
+// Both loads stand where every thread comes by, though few threads use what is loaded.
+__global__ void loaded_before_use(const float* in, float* out, int uses) {
+  const int t = threadIdx.x;
+  const float for_a_branch = in[t];
+  const float for_a_loop = in[kWarpSize + t];
+  float sum = 0.0f;
+  for (int n = t; n < uses; n += 16) sum += for_a_loop * float(n);
+  if (t < uses) sum += sqrtf(for_a_branch);
+  out[t] = sum;
+}
+
 using Kernel = void (*)(float*);
 template <Kernel kFaulty, Kernel kCorrect>
 void run(bool faulty) {
@@ -354,6 +365,21 @@ TEST_CASE("sectors of a loop that moves by less than a sector") {
   const Counts c = counts_of(run_sliding_read);
   CHECK(c.global_read.requests == 32);
   CHECK(c.global_read.sectors == 4 * 4 + 28 * 5);  // 128 bytes are 4 sectors where they begin with one, else 5
+}
+
+TEST_CASE("a load is counted where it stands, not where its value is used") {
+  for (int uses : {0, 1, kWarpSize}) {
+    const Counts counts = counts_of([&] {
+      flash::DeviceBuffer in("in", 2 * kWarpSize * sizeof(float));
+      const flash::DeviceBuffer out("out", kWarpSize * sizeof(float));
+      in.copy_from_host(std::vector<float>(2 * kWarpSize, 1.0f).data());
+      launch(loaded_before_use, 1, kWarpSize, 0, nullptr, static_cast<const float*>(in.data()),
+             static_cast<float*>(out.data()), uses);
+      flash::synchronize();
+    });
+    INFO(uses << " of " << kWarpSize << " threads use what they load");
+    CHECK(counts.global_read.bytes == 2 * kWarpSize * sizeof(float));
+  }
 }
 
 TEST_CASE("distinct bytes are counted once, however often they are read") {

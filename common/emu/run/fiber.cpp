@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -12,8 +13,9 @@ namespace flash::emu {
 
 #if EMU_HAND_WRITTEN_SWITCH
 
-// The six registers that a function must preserve go onto the stack, then the stack is exchanged. The floating-point
-// control words aren't saved: kernels don't change them.
+// The registers that a function must preserve go onto the stack, then the stack is exchanged. The floating-point control
+// words aren't saved: kernels don't change them.
+#if defined(__x86_64__)
 asm(R"(
 .text
 .p2align 4
@@ -36,17 +38,56 @@ flash_emu_exchange_stacks:
   ret
 .size flash_emu_exchange_stacks, .-flash_emu_exchange_stacks
 )");
+// The six registers, where to return to, and above it entry()'s own return address: null, so that a debugger's backtrace
+// ends there. The stack is then 8 past 16, as in a call.
+constexpr int kSlots = 8, kReturnSlot = 6;
+#else  // aarch64
+asm(R"(
+.text
+.p2align 4
+.type flash_emu_exchange_stacks, %function
+flash_emu_exchange_stacks:
+  sub sp, sp, #160
+  stp x19, x20, [sp]
+  stp x21, x22, [sp, #16]
+  stp x23, x24, [sp, #32]
+  stp x25, x26, [sp, #48]
+  stp x27, x28, [sp, #64]
+  stp x29, x30, [sp, #80]
+  stp d8, d9, [sp, #96]
+  stp d10, d11, [sp, #112]
+  stp d12, d13, [sp, #128]
+  stp d14, d15, [sp, #144]
+  mov x2, sp
+  str x2, [x0]
+  mov sp, x1
+  ldp x19, x20, [sp]
+  ldp x21, x22, [sp, #16]
+  ldp x23, x24, [sp, #32]
+  ldp x25, x26, [sp, #48]
+  ldp x27, x28, [sp, #64]
+  ldp x29, x30, [sp, #80]
+  ldp d8, d9, [sp, #96]
+  ldp d10, d11, [sp, #112]
+  ldp d12, d13, [sp, #128]
+  ldp d14, d15, [sp, #144]
+  add sp, sp, #160
+  ret
+.size flash_emu_exchange_stacks, .-flash_emu_exchange_stacks
+)");
+// x30 says where to return to. x29, the frame pointer, is null: a debugger's backtrace ends there.
+constexpr int kSlots = 20, kReturnSlot = 11;
+#endif
 extern "C" void flash_emu_exchange_stacks(void** save, void* load) __attribute__((visibility("hidden")));
 
 void switch_context(Context& from, Context& to) { flash_emu_exchange_stacks(&from.stack_pointer, to.stack_pointer); }
 
 void start_context(Context& context, unsigned char* /*begin*/, unsigned char* end, void (*entry)()) {
-  auto* top = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(end) & ~uintptr_t(15));
-  *--top = nullptr;  // the return address of entry(): a debugger's backtrace ends here
-  *--top =
-      reinterpret_cast<void*>(entry);  // where exchange_stacks returns to; the stack is then 8 past 16, as in a call
-  for (int saved_register = 0; saved_register < 6; ++saved_register) *--top = nullptr;
-  context.stack_pointer = top;
+  auto* const top = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(end) & ~uintptr_t(15));
+  void** const saved = top - kSlots;
+  std::fill(saved, top, nullptr);
+  saved[kReturnSlot] = reinterpret_cast<void*>(entry);
+  context.stack_pointer = saved;
 }
 
 #else
