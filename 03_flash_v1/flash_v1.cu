@@ -12,6 +12,7 @@
 
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/step.h"
+#include "common/problem/mask.h"
 
 namespace {
 
@@ -120,8 +121,7 @@ __device__ __forceinline__ void mask(float (&s)[kRowsPerThread][kKeysPerThread],
     const int row = first_row + thread_row() + i * kLanesM;
     for (int j = 0; j < kKeysPerThread; ++j) {
       const int key = first_key + lane_tx() + j * kLanesN;  // @mask
-      const bool future = problem.causal && key > row + problem.seqlen_k - problem.seqlen_q;
-      if (key >= problem.seqlen_k || future) s[i][j] = -INFINITY;
+      if (!flash::visible(problem, row, key)) s[i][j] = -INFINITY;
     }
   }
 }
@@ -194,9 +194,8 @@ __device__ __forceinline__ void attend(Rows<kHeadDim>& rows, const float4* q_til
   constexpr int kBlockN = block_n(kHeadDim);
   float s[kRowsPerThread][kBlockN / kLanesN];
   multiply_qk<kHeadDim>(s, q_tile, k_tile);
-  const bool ragged = first_key + kBlockN > problem.seqlen_k;
-  const bool diagonal = problem.causal && first_key + kBlockN - 1 > first_row + problem.seqlen_k - problem.seqlen_q;
-  if (ragged || diagonal) mask(s, first_row, first_key, problem);
+  const flash::Seen seen = flash::tile_sees(problem, first_row, kBlockM, first_key, kBlockN);
+  if (seen != flash::Seen::all) mask(s, first_row, first_key, problem);
   online_softmax(rows, s, p_tile, problem.softmax_scale);
   __syncwarp();  // the warp's rows of P are there; no other warp reads them
   multiply_pv(rows, p_tile, v_tile);

@@ -14,6 +14,7 @@
 #include "common/kernel/ptx/pack.cuh"
 #include "common/kernel/step.h"
 #include "common/kernel/tiles_seen.h"
+#include "common/problem/mask.h"
 
 namespace {
 
@@ -97,7 +98,6 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const Problem problem, co
   k += size_t(kv_head) * problem.seqlen_k * kHeadDim, v += size_t(kv_head) * problem.seqlen_k * kHeadDim;
   softmax_lse += size_t(batch_head) * problem.seqlen_q;
   const int first_row = query_tile * kBlockM, warp_row = first_row + warp * kWarpRows;
-  const int diagonal = problem.seqlen_k - problem.seqlen_q;      // causal: row i sees the keys j <= i + diagonal
   const float scale_log2 = problem.softmax_scale * 1.44269504f;  // e^x = 2^(x log2 e), and 2^x is what the hardware has
 
   load_tile<kHeadDim, kBlockM>(q_tile, q, first_row, problem.seqlen_q);
@@ -134,11 +134,11 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const Problem problem, co
     }
 
     // Keys that a row doesn't see: past the end, and later ones when causal. Most tiles have none.
-    if (first_key + kBlockN > problem.seqlen_k || (problem.causal && first_key + kBlockN - 1 > warp_row + diagonal)) {
+    if (flash::tile_sees(problem, warp_row, kWarpRows, first_key, kBlockN) != flash::Seen::all) {
       for (int n = 0; n < kMmaN; ++n) {
         for (int e = 0; e < 4; ++e) {
           const int row = warp_row + group + e / 2 * 8, key = first_key + n * 8 + quad * 2 + e % 2;
-          if (key >= problem.seqlen_k || (problem.causal && key > row + diagonal)) s_acc[n][e] = -INFINITY;
+          if (!flash::visible(problem, row, key)) s_acc[n][e] = -INFINITY;
         }
       }
     }
