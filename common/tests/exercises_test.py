@@ -549,6 +549,13 @@ class Points(unittest.TestCase):
         self.assertEqual(problems.options(whole),
                          "--batch 2 --heads 4 --kv-heads 2 --seqlen 70 --seqlen-k 37 --head-dim 128 --causal --dist large")
 
+    def test_every_line_of_the_list_of_problems_is_one(self):
+        lines = [line for line in read(problems.LIST).splitlines() if line and not line.startswith("#")]
+        form = re.compile(r"( +\d+){5} +(every|64|128) +(every|yes|no) +(normal|uniform|outliers|large|negative) +[\d.]+ +(-|small|check)")
+        self.assertEqual([line for line in lines if not form.fullmatch(line)], [])
+        of_check = [line for line in lines if line.endswith(" check")]
+        self.assertEqual([line for line in of_check if line.split()[6] == "every" or line.split()[8] != "1"], [])
+
     def test_counts_of_two_exercises_on_one_kernel_are_kept_apart(self):
         ladder = grade.Ladder()
         ladder.program = lambda source, landing: source
