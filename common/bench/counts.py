@@ -10,12 +10,13 @@ import os
 import ladder
 from command import check_programs, run_main
 from files import write_csv, write_whole
-from measure import ROOT, MeasureError, machine, message_of, number_of, passed, problem_options, progress, verdict_of
+from measure import (ROOT, MeasureError, landings_of, machine, message_of, number_of, passed, problem_options, progress,
+                     verdict_of)
 
 DATA = os.environ.get("FLASH_DATA", "docs/data")
 MEMORY_SEQLENS = [64, 128, 256, 512]  # three say what the polynomial is, the fourth that it is one
 ERROR_SEQLENS = [64, 128, 256, 512, 1024, 2048, 4096]
-ERROR_RUNS = [("04_flash_v2/flash_v2", "fp32"), ("05_tensor_core/3_pipeline", "fp16"), ("05_tensor_core/3_pipeline", "bf16")]
+ERROR_RUNS = [(*landings_of("04"), "fp32"), (*landings_of("05.3"), "fp16"), (*landings_of("05.3"), "bf16")]
 HEAD_DIM = 64
 
 

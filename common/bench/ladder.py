@@ -16,8 +16,8 @@ import sys
 
 from command import check_programs, positive, run_main
 from files import written_whole
-from measure import (MeasureError, landing_of, machine, message_of, number_of, problem_options, progress, run_json,
-                     verdict_of)
+from measure import (MeasureError, is_backward, landing_of, machine, message_of, number_of, problem_options, progress,
+                     run_json, verdict_of)
 
 
 def arguments(argv):
@@ -45,10 +45,6 @@ def ratio(a, b):
 
 def shortened(text, most=50):
     return text if len(text) <= most else text[: most - 1].rstrip(" ,:;") + "…"
-
-
-def is_backward(name):
-    return "_backward/" in name
 
 
 def climb(results):

@@ -7,6 +7,8 @@ import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(ROOT, "common", "make"))
+from ladder_steps import dtypes, is_backward, landings_for, landings_of, name_of, number_of  # for the scripts beside this one
 
 
 class MeasureError(Exception):
@@ -16,13 +18,6 @@ class MeasureError(Exception):
 def landing_of(program):
     """'build/emu/05_tensor_core/1_mma.run' -> '05_tensor_core/1_mma'"""
     return "/".join(program.split("/")[-2:])[: -len(".run")]
-
-
-def number_of(landing):
-    """'05_tensor_core/1_mma' -> '05.1', '04_flash_v2/flash_v2' -> '04'"""
-    folder, file = landing.split("/")
-    part = file.split("_")[0]
-    return folder.split("_")[0] + ("." + part if part.isdigit() else "")
 
 
 def run_json(program, options, seconds=600):

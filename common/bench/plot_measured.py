@@ -4,8 +4,8 @@ import math
 from data import Bench, read_csv, read_ladder, where_and_when
 from figure import (BLUE, GREEN, GREY, MARKERS, ORANGE, PALETTE, PURPLE, RED, SKY, plt, save, seqlen_axis,
                     short_length)
-from ladder import human_bytes, is_backward
-from measure import MeasureError, number_of
+from ladder import human_bytes
+from measure import MeasureError, is_backward, landings_for, name_of, number_of
 
 STEP_COLOURS = {"00": GREY, "01": SKY, "02": BLUE, "03": ORANGE, "04": GREEN, "05.1": SKY, "05.2": BLUE, "05.3": RED,
                 "06.1": PURPLE, "06.2": RED}
@@ -14,7 +14,7 @@ PEER_STYLES = {"torch_flash": (GREEN, "FlashAttention-2 (PyTorch)"), "torch_cudn
 
 
 def step_name(name):
-    return f"{number_of(name)} {name.split('/')[-1].lstrip('0123456789_').replace('_', ' ')}"
+    return f"{number_of(name)} {name_of(name).replace('_', ' ')}"
 
 
 def source_of(bench):
@@ -96,27 +96,24 @@ def curves(data, file, direction, impls, out, column="tflops", causals=(0, 1)):
     save(figure, out, source_of(bench), top=1 - 0.45 / figure.get_figheight())
 
 
-FP32 = ("00_naive/naive", "01_fused_softmax/fused_softmax", "02_online_softmax/online_softmax", "03_flash_v1/flash_v1", "04_flash_v2/flash_v2")
-
-
 def tflops_fp32(data, out):
-    """TFLOP/s against seqlen of 00-04, with PyTorch's fp32 kernels."""
-    curves(data, "h200_fp32.csv", "forward", (*FP32, "torch_efficient", "torch_math"), out)
+    """TFLOP/s against seqlen of the steps in fp32, with PyTorch's kernels."""
+    curves(data, "h200_fp32.csv", "forward", (*landings_for("forward", "fp32"), "torch_efficient", "torch_math"), out)
 
 
 def tflops_bf16(data, out):
-    """TFLOP/s against seqlen of 05, with PyTorch's."""
-    curves(data, "h200_bf16.csv", "forward", ("05_tensor_core/1_mma", "05_tensor_core/2_ldmatrix", "05_tensor_core/3_pipeline", "torch_flash", "torch_cudnn"), out)
+    """TFLOP/s against seqlen of the steps in bf16, with PyTorch's."""
+    curves(data, "h200_bf16.csv", "forward", (*landings_for("forward", "bf16"), "torch_flash", "torch_cudnn"), out)
 
 
 def tflops_backward(data, out):
-    """TFLOP/s against seqlen of 06.2, with PyTorch's."""
-    curves(data, "h200_bf16.csv", "backward", ("06_backward/2_tensor_core", "torch_flash", "torch_cudnn"), out)
+    """TFLOP/s against seqlen of the backward steps in bf16, with PyTorch's."""
+    curves(data, "h200_bf16.csv", "backward", (*landings_for("backward", "bf16"), "torch_flash", "torch_cudnn"), out)
 
 
 def time_by_seqlen(data, out):
     """Milliseconds a call against seqlen, with the slope between the last two points."""
-    curves(data, "h200_fp32.csv", "forward", FP32, out, "ms", (0,))
+    curves(data, "h200_fp32.csv", "forward", landings_for("forward", "fp32"), out, "ms", (0,))
 
 
 def under_a_roof(ladder):

@@ -14,10 +14,9 @@ import subprocess
 from command import run_main
 from data import read_csv
 from files import write_csv
-from measure import ROOT, MeasureError, command_output, passed, problem_options
+from measure import ROOT, MeasureError, command_output, landings_of, number_of, passed, problem_options
 
-STEPS = {"00": "00_naive/naive", "01": "01_fused_softmax/fused_softmax", "02": "02_online_softmax/online_softmax",
-         "03": "03_flash_v1/flash_v1", "04": "04_flash_v2/flash_v2"}
+STEPS = {number_of(landing): landing for landing in landings_of("00", "01", "02", "03", "04")}
 HEAD_DIM = 64
 SEQLENS = [64, 128, 256, 512]
 TILES = [(32, 16), (64, 32), (96, 48), (128, 64), (192, 96)]  # query rows, keys

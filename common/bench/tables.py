@@ -9,8 +9,8 @@ import re
 from command import run_main
 from data import Bench, Row, read_csv, read_ladder, read_text, where_and_when
 from files import write_whole
-from ladder import climb, emu_rows, is_backward, markdown, ratio, share_of_roof
-from measure import ROOT, MeasureError, number_of
+from ladder import climb, emu_rows, markdown, ratio, share_of_roof
+from measure import ROOT, MeasureError, dtypes, is_backward, landings_of, name_of, number_of
 
 MARKS = re.compile(r"(<!-- table:(\S+) -->\n)(.*?)(<!-- /table -->)", re.S)
 OPENING = re.compile(r"<!-- table:(\S+) -->")
@@ -40,7 +40,7 @@ def of_ladder(data):
     ladder = read_ladder(data("h200_ladder.json"))
     rows = []
     for name, r, over_previous, over_first, first in climb([(s["name"], s) for s in ladder["steps"]]):
-        step = f"{number_of(name)} {name.split('/')[-1].lstrip('0123456789_')}"
+        step = f"{number_of(name)} {name_of(name)}"
         if over_first is None:
             rows.append((step, "", r["check"]["verdict"], "", "", "", ""))
             continue
@@ -59,7 +59,7 @@ def of_012(data):
     dims = bench.headdims()
     header = ["step"] + [f"{what}, d = {d}" for d in dims for what in ("ms", "TFLOP/s", "x over previous")]
     rows, before = [], {}
-    for impl in ("00_naive/naive", "01_fused_softmax/fused_softmax", "02_online_softmax/online_softmax"):
+    for impl in landings_of("00", "01", "02"):
         row = [number_of(impl)]
         for d in dims:
             cell = bench.cell(impl, "forward", seqlen, d, 0)
@@ -117,40 +117,37 @@ def side_by_side(bench, impls, direction, more):
 
 def of_04_peers(data):
     bench = Bench(data("h200_fp32.csv"))
-    impls = ("torch_efficient", "torch_math", "02_online_softmax/online_softmax", "04_flash_v2/flash_v2")
+    impls = ("torch_efficient", "torch_math", *landings_of("02", "04"))
     return side_by_side(bench, impls, "forward", "fp32, batch 2, heads 16")
 
 
 def of_05_peers(data):
     bench = Bench(data("h200_bf16.csv"))
-    return side_by_side(bench, ("torch_flash", "torch_cudnn", "05_tensor_core/3_pipeline"), "forward", "bf16")
+    return side_by_side(bench, ("torch_flash", "torch_cudnn", *landings_of("05.3")), "forward", "bf16")
 
 
 def of_06_peers(data):
     bench = Bench(data("h200_bf16.csv"))
-    return side_by_side(bench, ("torch_flash", "torch_cudnn", "06_backward/2_tensor_core"), "backward", "bf16")
+    return side_by_side(bench, ("torch_flash", "torch_cudnn", *landings_of("06.2")), "backward", "bf16")
 
 
 def of_034(data):
     bench = Bench(data("h200_fp32.csv"))
-    impls = ("02_online_softmax/online_softmax", "03_flash_v1/flash_v1", "04_flash_v2/flash_v2", "torch_efficient", "torch_math")
-    return by_seqlen(bench, impls, "forward", "fp32", "ms", ("04_flash_v2/flash_v2", "03_flash_v1/flash_v1"))
+    impls = (*landings_of("02", "03", "04"), "torch_efficient", "torch_math")
+    return by_seqlen(bench, impls, "forward", "fp32", "ms", landings_of("04") + landings_of("03"))
 
 
 def of_05(data):
     bench = Bench(data("h200_bf16.csv"))
-    impls = ("05_tensor_core/1_mma", "05_tensor_core/2_ldmatrix", "05_tensor_core/3_pipeline", "torch_flash", "torch_cudnn")
-    return by_seqlen(bench, impls, "forward", "bf16", "tflops", ("05_tensor_core/3_pipeline", "torch_flash"))
+    steps = landings_of("05")
+    return by_seqlen(bench, (*steps, "torch_flash", "torch_cudnn"), "forward", "bf16", "tflops", (steps[-1], "torch_flash"))
 
 
 def of_06(data):
     parts = []
-    for file, impls, dtype, pair in (
-            ("h200_fp32.csv", ("06_backward/1_recompute", "torch_efficient", "torch_math"), "fp32",
-             ("06_backward/1_recompute", "torch_efficient")),
-            ("h200_bf16.csv", ("06_backward/2_tensor_core", "torch_flash", "torch_cudnn"), "bf16",
-             ("06_backward/2_tensor_core", "torch_flash"))):
-        parts.append(by_seqlen(Bench(data(file)), impls, "backward", dtype, "tflops", pair))
+    for dtype, peers in (("fp32", ("torch_efficient", "torch_math")), ("bf16", ("torch_flash", "torch_cudnn"))):
+        steps = [l for l in landings_of("06") if dtype in dtypes(l)]
+        parts.append(by_seqlen(Bench(data(f"h200_{dtype}.csv")), (*steps, *peers), "backward", dtype, "tflops", (steps[-1], peers[0])))
     return "\n\n".join(p for p in parts if p)
 
 

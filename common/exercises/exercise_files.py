@@ -30,8 +30,9 @@ import sys
 from labels import LabelError, changed, read_changes
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path.append(os.path.join(ROOT, "common", "bench"))
-from files import write_whole  # for the scripts beside this one
+sys.path += [os.path.join(ROOT, "common", "bench"), os.path.join(ROOT, "common", "make")]
+from files import write_whole  # these, for the scripts beside this one
+from ladder_steps import dtypes, is_backward, short_number_of
 
 KINDS = ("bug", "hole", "idea")
 WORK = os.environ.get("FLASH_WORK", "work")  # a student's files; another folder for tests
@@ -126,14 +127,6 @@ def read_preamble(text, path):
     return fields, hints
 
 
-def landing_number(landing):
-    """'03_flash_v1/flash_v1' -> '3'; '05_tensor_core/1_mma' -> '5.1'"""
-    folder, file = landing.split("/")
-    step = str(int(folder.split("_")[0]))
-    part = file.split("_")[0]
-    return f"{step}.{part}" if part.isdigit() else step
-
-
 def all_exercises():
     """In the order of the ladder; within a landing by file name."""
     found = []
@@ -147,7 +140,7 @@ def all_exercises():
     found.sort(key=lambda e: (e.landing, e.path))
     numbers = {}
     for exercise in found:
-        number = landing_number(exercise.landing)
+        number = short_number_of(exercise.landing)
         numbers[number] = numbers.get(number, 0) + 1
         exercise.id = f"{number}x{numbers[number]}"
     return found

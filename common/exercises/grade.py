@@ -7,7 +7,6 @@ former run again. ./run's own checker judges it (O and LSE, or the gradients), a
 what the ladder's own kernel writes. Nothing else of a submission is taken or run.
 It is no sandbox: a kernel file is C++ that runs as you do.
 """
-import array
 import csv
 import io
 import json
@@ -23,101 +22,51 @@ import sys
 import tempfile
 import time
 
-from exercise_files import ROOT, ExerciseError, all_exercises, write_whole
+from exercise_files import ROOT, ExerciseError, all_exercises, dtypes, is_backward, write_whole
 from judge import FULL_POINTS, build, measured_count, missing_step, run_limited
+from npy import read_npy, write_npy
+from problems import check_problems
 
 SECONDS = 60
 MEMORY_BYTES = 8 << 30
 
 
-# ---- .npy files, float32 and 16-bit, with the standard library alone ----------------------------------------------
-
-CODES = {"fp32": ("<f4", "f", 4), "fp16": ("<f2", "H", 2)}
-
-
-def half_bits(x):
-    import struct
-
-    return struct.unpack("<H", struct.pack("<e", x))[0]
-
-
-def half_value(bits):
-    import struct
-
-    return struct.unpack("<e", struct.pack("<H", bits))[0]
-
-
-def write_npy(path, shape, values, dtype):
-    descr, code, _ = CODES[dtype]
-    header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {tuple(shape)}, }}"
-    header += " " * (-(len(header) + 11) % 64) + "\n"
-    data = array.array(code, values if dtype == "fp32" else map(half_bits, values))
-    with open(path, "wb") as f:
-        f.write(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + data.tobytes())
-
-
-def read_npy(path, dtype):
-    with open(path, "rb") as f:
-        data = f.read()
-    values = array.array(CODES[dtype][1])
-    values.frombytes(data[10 + int.from_bytes(data[8:10], "little") :])
-    return list(values) if dtype == "fp32" else [half_value(b) for b in values]
-
-
 # ---- problems of the day --------------------------------------------------------------------------------------------
 
 
-# Every submission meets one of each kind: what breaks kernels must not be left to luck.
-KINDS = ("unequal", "causal", "no_key", "negative", "large", "wide")
-
-
-def draw_problem(rng, landing, kind):
-    backward = landing.startswith("06")
-    tensor = re.search(r"05_|2_tensor", landing) is not None
-    kv_heads = 2 if kind == "unequal" else rng.choice((1, 2))
-    seqlen, seqlen_k = rng.randrange(66, 150), rng.randrange(20, 150)
-    if kind == "causal":
-        seqlen_k = seqlen + rng.randrange(0, 60)
-    if kind == "no_key":  # causal, and more queries than keys: the first rows, a whole tile of them, see none
-        seqlen_k = rng.randrange(20, 70)
-        seqlen = seqlen_k + rng.randrange(66, 100)
-    if kind == "large":  # several key tiles, for maxima that grow
-        seqlen_k = rng.randrange(150, 250)
-    return {
-        "batch": rng.choice((1, 2)),
-        "heads": kv_heads * (3 if kind == "unequal" else 1),
-        "kv_heads": kv_heads,
-        "seqlen": seqlen,
-        "seqlen_k": seqlen_k,
-        "head_dim": 128 if kind == "wide" else 64,
-        "dtype": "fp16" if tensor else "fp32",
-        "causal": kind in ("causal", "no_key"),
-        "backward": backward,
-        "kind": kind,
-    }
+def draw_problem(rng, problem):
+    """One of the list, with lengths that no test uses; which of the two is longer, and by how much, stays."""
+    more, times = rng.randrange(1, 60), rng.choice((1, 2))
+    return problem._replace(
+        batch=rng.choice((1, 2)), heads=times * problem.heads, kv_heads=times * problem.kv_heads,
+        seqlen=problem.seqlen + more, seqlen_k=problem.seqlen_k + more)
 
 
 def problem_text(p):
-    text = f"batch {p['batch']} heads {p['heads']}/{p['kv_heads']} seqlen {p['seqlen']}, {p['seqlen_k']} d {p['head_dim']}"
-    return text + (" causal" if p["causal"] else "") + (f" {p['kind']}" if p["kind"] in ("negative", "large") else "")
+    text = f"batch {p.batch} heads {p.heads}/{p.kv_heads} seqlen {p.seqlen}, {p.seqlen_k} d {p.head_dim}"
+    return text + (" causal" if p.causal else "") + (f" {p.dist}" if p.dist != "normal" else "")
 
 
-def draw_value(rng, kind, name):
+def draw_value(rng, dist, name):
     x = rng.gauss(0, 1)
-    if kind == "negative" and name in "qk":  # every score far below zero
+    if dist == "negative" and name in "qk":  # every score far below zero
         x = abs(x) + 4 if name == "q" else -abs(x) - 4
-    if kind == "large" and name in "qk":
+    if dist == "large" and name in "qk":
         x *= 8
     return round(x, 3)
 
 
-def write_inputs(rng, p, folder):
-    q = (p["batch"], p["heads"], p["seqlen"], p["head_dim"])
-    k = (p["batch"], p["kv_heads"], p["seqlen_k"], p["head_dim"])
+def grade_dtype(landing):
+    return "fp16" if "fp16" in dtypes(landing) else "fp32"
+
+
+def write_inputs(rng, p, landing, folder):
+    q = (p.batch, p.heads, p.seqlen, p.head_dim)
+    k = (p.batch, p.kv_heads, p.seqlen_k, p.head_dim)
     files = []
-    for name, shape in (("q", q), ("k", k), ("v", k)) + ((("do", q),) if p["backward"] else ()):
+    for name, shape in (("q", q), ("k", k), ("v", k)) + ((("do", q),) if is_backward(landing) else ()):
         files.append(os.path.join(folder, name + ".npy"))
-        write_npy(files[-1], shape, [draw_value(rng, p["kind"], name) for _ in range(math.prod(shape))], p["dtype"])
+        write_npy(files[-1], shape, [draw_value(rng, p.dist, name) for _ in range(math.prod(shape))], grade_dtype(landing))
     return files
 
 
@@ -138,12 +87,12 @@ def limit():
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def run_on(program, p, inputs, folder, limited):
+def run_on(program, p, landing, inputs, folder, limited):
     """-> output values, or a sentence"""
-    outputs = [os.path.join(folder, n + ".npy") for n in (("dq", "dk", "dv") if p["backward"] else ("o",))]
+    outputs = [os.path.join(folder, n + ".npy") for n in (("dq", "dk", "dv") if is_backward(landing) else ("o",))]
     report = os.path.join(folder, "run.json")
     command = [program, "--input", ",".join(inputs), "--output", ",".join(outputs), "--json", report]
-    command += ["--dtype", p["dtype"]] + (["--causal"] if p["causal"] else [])
+    command += ["--dtype", grade_dtype(landing)] + (["--causal"] if p.causal else [])
     for path in outputs + [report]:
         if os.path.exists(path):
             os.remove(path)
@@ -155,7 +104,7 @@ def run_on(program, p, inputs, folder, limited):
     try:
         with open(report, encoding="utf-8") as f:
             result = json.load(f)
-        values = [x for path in outputs for x in read_npy(path, p["dtype"])]
+        values = [x for path in outputs for x in read_npy(path)[2]]
         return what_is_wrong(result) or values
     except (OSError, ValueError, KeyError) as error:
         return f"left no readable result: {error}"
@@ -234,17 +183,17 @@ def grade_file(path, exercise, ladder, seed):
         program = os.path.join(out, "watched.run")
         if text := missing_step(program, exercise.landing, preexec_fn=limit):
             return 0, text
-        for kind in KINDS:
-            p = draw_problem(rng, exercise.landing, kind)
-            inputs = write_inputs(rng, p, folder)
-            expected = run_on(ladder.program(exercise.kernel, exercise.landing), p, inputs, folder, False)
+        landing = exercise.landing
+        for p in (draw_problem(rng, problem) for problem in check_problems()):
+            inputs = write_inputs(rng, p, landing, folder)
+            expected = run_on(ladder.program(exercise.kernel, landing), p, landing, inputs, folder, False)
             if isinstance(expected, str):
-                raise ExerciseError(f"{exercise.kernel} itself fails on {p}: {expected}")
-            got = run_on(program, p, inputs, folder, True)
+                raise ExerciseError(f"{exercise.kernel} itself fails on {problem_text(p)}: {expected}")
+            got = run_on(program, p, landing, inputs, folder, True)
             if isinstance(got, str):
                 return 0, f"{problem_text(p)}: {got.replace(folder + '/', '')}"
             error = difference(got, expected)
-            if not error <= (1e-4 if p["dtype"] == "fp32" else 2e-2):
+            if not error <= (1e-4 if grade_dtype(landing) == "fp32" else 2e-2):
                 return 0, f"{problem_text(p)}: relative error {error:.2g}"
         if exercise.count:
             count, solution_count = measured_count(program, exercise), ladder.count(exercise.kernel, exercise)

@@ -17,21 +17,12 @@ import select
 import signal
 import subprocess
 
-from exercise_files import ROOT, ExerciseError, landing_number
+from exercise_files import ROOT, ExerciseError, dtypes, short_number_of
+from problems import check_problems, options
 
 BUILD_SECONDS = 600
-HANG_SECONDS = 40  # of one problem, which takes one or two, or of one test, which takes ten at most
-
-# Run on the watched build, in this order. Small, and each with something that breaks kernels: ragged ends, unequal
-# lengths both ways, groups of heads, a batch, rows without a key, scores below zero, scores of hundreds.
-PROBLEMS = (
-    "--heads 1 --seqlen 64",
-    "--heads 4 --kv-heads 2 --seqlen 33 --seqlen-k 75",
-    "--batch 2 --heads 1 --seqlen 70 --seqlen-k 37 --causal",
-    "--heads 1 --seqlen 130 --causal",
-    "--heads 1 --seqlen 65 --dist negative",
-    "--heads 1 --seqlen 40 --seqlen-k 140 --dist large",
-)
+HANG_SECONDS = 40  # of one problem, which takes one or two
+TEST_HANG_SECONDS = 120  # of one test, which takes up to twenty, and three times that on a busy machine
 
 
 class Verdict:
@@ -74,7 +65,7 @@ def run_limited(command, seconds=HANG_SECONDS, **more):
         raise
 
 
-def run_until_silent(command, seconds=HANG_SECONDS, **more):
+def run_until_silent(command, seconds=TEST_HANG_SECONDS, **more):
     """-> (status, output); status None: it said nothing for so long and was ended"""
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
@@ -152,11 +143,10 @@ def run_problem(program, options):
 
 
 def problems_of(landing, exercise):
-    more = [l.strip() for l in exercise.fields.get("problems", "").splitlines() if l.strip()] if exercise else []
-    number = landing_number(landing)
-    if more:
-        return more
-    return [p + (" --dtype fp16" if number[0] in "56" and "." in number and i % 2 else "") for i, p in enumerate(PROBLEMS)]
+    """Options of the runs on the watched build, in order: the exercise's own problems, else the list's."""
+    own = [l.strip() for l in exercise.fields.get("problems", "").splitlines() if l.strip()] if exercise else []
+    other = " --dtype fp16" if "fp16" in dtypes(landing) else ""  # every second one; bf16 for the rest
+    return own or [options(p) + (other if i % 2 else "") for i, p in enumerate(check_problems())]
 
 
 def count_of(result, name):
@@ -191,7 +181,7 @@ def ladders_count(exercise):
     """The count of the ladder's own kernel."""
     program = f"build/emu/{exercise.landing}.run"
     if run_limited(["make", "-s", program], 600)[0] != 0:
-        raise ExerciseError(f"{exercise.kernel} doesn't build: `make step {landing_number(exercise.landing)}` says why")
+        raise ExerciseError(f"{exercise.kernel} doesn't build: `make step {short_number_of(exercise.landing)}` says why")
     return measured_count(program, exercise)
 
 
@@ -202,7 +192,7 @@ def failing_test(program):
     if status == 0:
         return None, ""
     if status is None:
-        return "hang", f"One of the step's tests ({program}) didn't end within {HANG_SECONDS} seconds."
+        return "hang", f"One of the step's tests ({program}) didn't end within {TEST_HANG_SECONDS} seconds."
     out = re.sub(r"(?m)^\d+\.\d+ s: .*\n", "", out)
     text = re.sub(r"\n{3,}", "\n\n", out).strip()
     text = re.sub(r"(?s)\A.*?-{20,}\n", "", text, count=1)

@@ -5,13 +5,18 @@ import math
 import os
 import random
 import stat
-import struct
 import subprocess
 import sys
 import tempfile
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[:0] = [os.path.join(ROOT, "common", "exercises"), os.path.join(ROOT, "common", "make")]
+sys.dont_write_bytecode = True
+
+import ladder_steps
+from npy import npy, packed, read_npy
+
 FAST = os.path.join(ROOT, os.environ.get("FLASH_FAST", "build/emu-fast"))
 EMU = os.path.join(ROOT, os.environ.get("FLASH_EMU", "build/emu"))
 FORWARD = "02_online_softmax/online_softmax"
@@ -37,31 +42,8 @@ def make(*words):
                           stderr=subprocess.PIPE, text=True, env=environment, timeout=300)
 
 
-def npy(descr, shape, data, version=(1, 0), order="False"):
-    header = f"{{'descr': '{descr}', 'fortran_order': {order}, 'shape': {shape}, }}"
-    length_bytes = 2 if version[0] == 1 else 4
-    header += " " * (-(8 + length_bytes + len(header) + 1) % 64) + "\n"
-    return (b"\x93NUMPY" + bytes(version) + struct.pack("<H" if version[0] == 1 else "<I", len(header)) +
-            header.encode("utf-8" if version[0] == 3 else "latin1") + data)
-
-
 def floats(values):
-    return struct.pack(f"<{len(values)}f", *values)
-
-
-def read_npy(path):
-    """(descr, shape, values); uint16 as bf16 bit patterns."""
-    with open(path, "rb") as file:
-        content = file.read()
-    assert content[:6] == b"\x93NUMPY"
-    length = struct.unpack("<H", content[8:10])[0]
-    header = eval(content[10:10 + length].decode())
-    data, descr = content[10 + length:], header["descr"]
-    if descr == "<u2":
-        values = [struct.unpack("<f", b"\0\0" + data[i:i + 2])[0] for i in range(0, len(data), 2)]
-    else:
-        values = list(struct.unpack(f"<{len(data) // (4 if descr == '<f4' else 2)}{'f' if descr == '<f4' else 'e'}", data))
-    return descr, header["shape"], values
+    return packed(values, "fp32")
 
 
 def attention(q, k, v, heads, kv_heads, n_q, n_k, d, causal, scale):
@@ -355,8 +337,8 @@ class Files(unittest.TestCase):
         draw = random.Random(2)
         values = [[draw.gauss(0, 1) for _ in range(math.prod(s))] for s in (q_shape, k_shape, k_shape)]
         for name, data, shape in zip("qkv", values, (q_shape, k_shape, k_shape)):
-            self.write(name + "h.npy", npy("<f2", shape, struct.pack(f"<{len(data)}e", *data)))
-            self.write(name + "b.npy", npy("<u2", shape, b"".join(struct.pack("<f", x)[2:] for x in data)))
+            self.write(name + "h.npy", npy("<f2", shape, packed(data, "fp16")))
+            self.write(name + "b.npy", npy("<u2", shape, packed(data, "bf16")))
         for ending, dtype, descr in (("h", "fp16", "<f2"), ("b", "bf16", "<u2")):
             files = ",".join(f"{name}{ending}.npy" for name in "qkv")
             result = self.call("--input", files, "--dtype", dtype, "--output", "o.npy", landing=SIXTEEN_BIT)
@@ -422,6 +404,17 @@ class Make(unittest.TestCase):
         self.assertEqual(result.returncode, 0)
         for word in ("make step 2", "make test", "make cuda", "make diff", "BACKEND", "TILE"):
             self.assertIn(word, result.stdout)
+
+    def test_the_python_tools_know_the_same_steps(self):
+        listed = [line.split()[2:] for line in make("list").stdout.splitlines()]
+        self.assertEqual(listed, [[ladder_steps.short_number_of(l), l + ".cu"] for l in ladder_steps.landings()])
+        self.assertEqual(ladder_steps.landings_of("05.3"), [SIXTEEN_BIT])
+        for landing in ladder_steps.landings():  # the program itself says what its step takes
+            result = run("--heads", 1, "--seqlen", 1, "--json", "-", landing=landing)
+            report = json.loads(result.stdout)
+            self.assertEqual(report["step"], ladder_steps.number_of(landing))
+            self.assertEqual(report["problem"]["dtype"], ladder_steps.dtypes(landing)[0])
+            self.assertEqual(report["direction"] == "backward", ladder_steps.is_backward(landing))
 
     def test_diff(self):
         result = make("diff", "2")

@@ -25,11 +25,18 @@ import exercise_files
 import grade
 import judge
 import labels
+import npy
+import problems
 import verify
 
 
 def read(path):
     with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def read_bytes(path):
+    with open(path, "rb") as f:
         return f.read()
 
 
@@ -372,7 +379,7 @@ class Class(unittest.TestCase):
         self.three_files()
         drawn = []
 
-        def draw(rng, landing, kind):
+        def draw(rng, problem):
             drawn.append(rng.random())
             raise exercise_files.ExerciseError("enough")
 
@@ -409,7 +416,7 @@ class Class(unittest.TestCase):
         grades = {"students": [r["student"] for r in rows], "of": sum(e.points for e in exercise_files.all_exercises()), "grades": rows}
         self.assertEqual(table, grade.as_table(grades))
         seed = re.search(r"make grade SUBMISSIONS=submissions SEED=(\S+)", course)[1]
-        p = grade.draw_problem(random.Random(f"{seed} 1x1"), "01_fused_softmax/fused_softmax", grade.KINDS[0])
+        p = grade.draw_problem(random.Random(f"{seed} 1x1"), problems.check_problems()[0])
         self.assertTrue(rows[1]["seen"].startswith(grade.problem_text(p) + ": "), rows[1]["seen"])
 
 
@@ -529,14 +536,25 @@ class Points(unittest.TestCase):
         points = lambda count: grade.points_for_count(count, 100, 205, 4)
         self.assertEqual([points(c) for c in (90, 100, 105, 155, 205, 300)], [4, 4, 4, 2, 0, 0])
 
-    def test_every_kind_of_problem_is_drawn_so_that_it_bites(self):
-        rng = random.Random(1)
-        for landing in ("00_naive/naive", "05_tensor_core/1_mma", "06_backward/1_recompute"):
-            for _ in range(50):
-                p = {kind: grade.draw_problem(rng, landing, kind) for kind in grade.KINDS}
-                self.assertTrue(p["unequal"]["kv_heads"] > 1 and p["unequal"]["heads"] > p["unequal"]["kv_heads"])
-                self.assertTrue(p["no_key"]["causal"] and p["no_key"]["seqlen"] > p["no_key"]["seqlen_k"])
-                self.assertTrue(p["causal"]["causal"] and p["causal"]["seqlen"] <= p["causal"]["seqlen_k"])
+    def test_the_problems_bite_and_still_do_when_drawn_anew(self):
+        rng, of_check = random.Random(1), problems.check_problems()
+        for drawn in (of_check, *([grade.draw_problem(rng, p) for p in of_check] for _ in range(50))):
+            for bites in (lambda p: p.heads > p.kv_heads > 1, lambda p: p.dist == "negative", lambda p: p.dist == "large",
+                          lambda p: p.causal and p.seqlen == p.seqlen_k, lambda p: p.head_dim == 128,
+                          lambda p: p.causal and p.seqlen >= p.seqlen_k + 64,  # a whole tile of rows sees no key
+                          lambda p: p.seqlen % 32 and p.seqlen_k % 32, lambda p: p.seqlen_k > 64):
+                self.assertTrue(any(map(bites, drawn)), drawn)
+        self.assertEqual(problems.options(of_check[0]), "--heads 1 --seqlen 64")
+        whole = problems.Problem(2, 4, 2, 70, 37, 128, True, "large")
+        self.assertEqual(problems.options(whole),
+                         "--batch 2 --heads 4 --kv-heads 2 --seqlen 70 --seqlen-k 37 --head-dim 128 --causal --dist large")
+
+    def test_every_line_of_the_list_of_problems_is_one(self):
+        lines = [line for line in read(problems.LIST).splitlines() if line and not line.startswith("#")]
+        form = re.compile(r"( +\d+){5} +(every|64|128) +(every|yes|no) +(normal|uniform|outliers|large|negative) +[\d.]+ +(-|small|check)")
+        self.assertEqual([line for line in lines if not form.fullmatch(line)], [])
+        of_check = [line for line in lines if line.endswith(" check")]
+        self.assertEqual([line for line in of_check if line.split()[6] == "every" or line.split()[8] != "1"], [])
 
     def test_counts_of_two_exercises_on_one_kernel_are_kept_apart(self):
         ladder = grade.Ladder()
@@ -550,12 +568,17 @@ class Points(unittest.TestCase):
         finally:
             grade.measured_count = measured
 
-    def test_half_precision_files(self):
+    def test_npy_files_come_back(self):
         with tempfile.TemporaryDirectory() as folder:
-            for dtype in grade.CODES:
+            for dtype, descr in npy.DESCRS.items():
                 path = os.path.join(folder, dtype + ".npy")
-                grade.write_npy(path, (1, 1, 2, 2), [1, -0.5, 3, 0.25], dtype)
-                self.assertEqual(grade.read_npy(path, dtype), [1, -0.5, 3, 0.25])
+                npy.write_npy(path, (1, 1, 2, 2), [1, -0.5, 3, 0.25], dtype)
+                self.assertEqual(npy.read_npy(path), (descr, (1, 1, 2, 2), [1, -0.5, 3, 0.25]))
+                for content in (b"", b"no file of NumPy's", read_bytes(path)[:-1]):
+                    with open(path, "wb") as f:
+                        f.write(content)
+                    with self.assertRaises(ValueError):
+                        npy.read_npy(path)
 
     def test_what_is_not_a_number_is_infinitely_wrong(self):
         self.assertEqual(grade.difference([1.0, float("nan")], [1.0, 1.0]), float("inf"))

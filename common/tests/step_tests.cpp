@@ -52,41 +52,60 @@ std::string describe(const Problem& p, Dist dist) {
   return text.str();
 }
 
-std::vector<Case> awkward_cases(const StepInfo& step) {
-  struct Shape {
-    int batch, heads, kv_heads, seqlen_q, seqlen_k;
-  };
-  static const std::vector<Shape> shapes = {
-      {1, 1, 1, 1, 1},    {1, 3, 1, 2, 2},    {3, 1, 1, 31, 31},   {1, 1, 1, 33, 33},    // around a warp
-      {1, 2, 1, 63, 63},  {1, 1, 1, 65, 65},  {1, 1, 1, 127, 127}, {1, 1, 1, 257, 257},  // around tiles
-      {1, 2, 2, 1, 257},  {1, 1, 1, 257, 1},  {1, 3, 3, 33, 127},  {1, 1, 1, 127, 33},   // unequal; rows without a key
-      {3, 3, 1, 65, 31},  {1, 4, 2, 64, 128}, {2, 6, 3, 17, 70},   {1, 1, 1, 128, 64},   // groups, whole tiles
-      {1, 2, 1, 9, 1030}, {1, 1, 1, 1030, 9},                                            // many tiles one way
-  };
-  static const std::vector<Shape> small_shapes = {
-      {1, 1, 1, 1, 1}, {1, 2, 1, 33, 17}, {2, 2, 2, 17, 35}, {1, 1, 1, 65, 70}};
-  static const std::vector<Dist> dists = {Dist::normal, Dist::uniform, Dist::outliers, Dist::large, Dist::negative};
-  const bool few = watched();
+namespace {
 
+// A line of awkward_problems.txt, which says what its columns are.
+struct Awkward {
+  int batch, heads, kv_heads, seqlen_q, seqlen_k;
+  std::string head_dim, causal;
+  Dist dist;
+  float scale;
+  std::string where;
+};
+
+std::vector<Awkward> awkward_problems() {
+  const char* const path = "common/tests/awkward_problems.txt";
+  std::ifstream file(path);
+  INFO(path << "; tests run in the repository's root");
+  REQUIRE(file);
+  std::vector<Awkward> problems;
+  for (std::string line; std::getline(file, line);) {
+    if (line.empty() || line[0] == '#') continue;
+    std::istringstream words(line);
+    Awkward a;
+    std::string dist;
+    words >> a.batch >> a.heads >> a.kv_heads >> a.seqlen_q >> a.seqlen_k >> a.head_dim >> a.causal >> dist;
+    words >> a.scale >> a.where;
+    INFO(line);
+    REQUIRE(words);
+    REQUIRE(parse_dist(dist, &a.dist));
+    problems.push_back(a);
+  }
+  return problems;
+}
+
+bool fits(const std::string& word, const std::string& value) { return word == "every" || word == value; }
+
+}  // namespace
+
+std::vector<Case> awkward_cases(const StepInfo& step) {
+  const std::vector<Awkward> problems = awkward_problems();
+  const bool few = watched();
   std::vector<Case> cases;
-  const auto add = [&](const Shape& s, int head_dim, Dtype dtype, bool causal, Dist dist, float scale_factor) {
-    Problem p = make_problem(s.seqlen_q, s.seqlen_k, head_dim, dtype);
-    p.batch = s.batch;
-    p.heads = s.heads;
-    p.kv_heads = s.kv_heads;
-    p.causal = causal;
-    p.softmax_scale *= scale_factor;
-    if (plan_for(step, p, device()).refusal.empty()) cases.push_back({p, dist, cases.size() + 1});
-  };
   for (Dtype dtype : step.dtypes) {
     for (int head_dim : step.head_dims) {
-      for (const Shape& shape : few ? small_shapes : shapes) {
-        for (bool causal : {false, true}) add(shape, head_dim, dtype, causal, Dist::normal, 1);
-      }
-      if (few) continue;
-      for (bool causal : {false, true}) {
-        for (Dist dist : dists) add({1, 2, 1, 47, 95}, head_dim, dtype, causal, dist, 1);
-        for (float factor : {1e-3f, 20.f}) add({1, 1, 1, 70, 81}, head_dim, dtype, causal, Dist::normal, factor);
+      for (const Awkward& a : problems) {
+        if ((few && a.where != "small") || !fits(a.head_dim, std::to_string(head_dim))) continue;
+        for (bool causal : {false, true}) {
+          if (!fits(a.causal, causal ? "yes" : "no")) continue;
+          Problem p = make_problem(a.seqlen_q, a.seqlen_k, head_dim, dtype);
+          p.batch = a.batch;
+          p.heads = a.heads;
+          p.kv_heads = a.kv_heads;
+          p.causal = causal;
+          p.softmax_scale *= a.scale;
+          if (plan_for(step, p, device()).refusal.empty()) cases.push_back({p, a.dist, cases.size() + 1});
+        }
       }
     }
   }

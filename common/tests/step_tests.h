@@ -30,9 +30,8 @@ struct Case {
   uint64_t seed = 1;
 };
 
-// Problems that break kernels, those of them the step takes: lengths of 1, around warps and tiles, and unequal both
-// ways; causal rows that see no key; batches, GQA groups and MQA; every distribution, small and large scales; every
-// dtype and head_dim of the step. A watched build gets a few small ones, for it is a hundred times slower.
+// Problems that break kernels: those of awkward_problems.txt that the step takes, in every dtype and head_dim it has. A
+// watched build gets a few small ones, for it is a hundred times slower.
 std::vector<Case> awkward_cases(const StepInfo& = tests::step());
 
 // Runs the step on the problem and REQUIREs the checker's pass; in a watched build also that there was no fault.
