@@ -8,7 +8,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.append(os.path.join(ROOT, "common", "make"))
-from ladder_steps import dtypes, is_backward, landings_for, landings_of, name_of, number_of  # for the scripts beside this one
+from landings import dtypes, is_backward, landings_for, landings_of, name_of, number_of  # for the scripts beside this one
 
 
 class MeasureError(Exception):

@@ -32,7 +32,7 @@ from labels import LabelError, changed, read_changes
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path += [os.path.join(ROOT, "common", "bench"), os.path.join(ROOT, "common", "make")]
 from files import write_whole  # these, for the scripts beside this one
-from ladder_steps import dtypes, is_backward, short_number_of
+from landings import dtypes, is_backward, short_number_of
 
 KINDS = ("bug", "hole", "idea")
 WORK = os.environ.get("FLASH_WORK", "work")  # a student's files; another folder for tests

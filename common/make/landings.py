@@ -44,6 +44,11 @@ class Landing:
         return "TILE_M" in self.text()
 
     @property
+    def dtypes(self):
+        """Those it registers; the first is what it takes when nothing is said."""
+        return tuple(re.findall(r"Dtype::(\w+)", self.text().rpartition("RegisterStep registered")[2]))
+
+    @property
     def architectures(self):
         """The one it compiles for where it says so (common/kernel/step.h): exactly(90) is sm_90a. Else none: any will do."""
         return [f"sm_{capability}a" for capability in re.findall(r"\bexactly\((\d+)\)", self.text())[:1]]
@@ -85,6 +90,46 @@ def forwards_for(landing, among):
         return []
     last = {one.folder: one for one in among if one.direction == "forward" and one.folder < landing.folder}
     return list(last.values())
+
+
+# For the tools that know a landing by its path, 05_tensor_core/1_mma.
+
+
+def landing_at(path):
+    return Landing(*path.split("/"))
+
+
+def number_of(path):
+    """'05_tensor_core/1_mma' -> '05.1', '04_flash_v2/flash_v2' -> '04'"""
+    return landing_at(path).number
+
+
+def short_number_of(path):
+    """As people type it: '5.1', '4'"""
+    return landing_at(path).short
+
+
+def name_of(path):
+    """'05_tensor_core/1_mma' -> 'mma', '04_flash_v2/flash_v2' -> 'flash_v2'"""
+    return landing_at(path).name
+
+
+def dtypes(path):
+    return landing_at(path).dtypes
+
+
+def is_backward(path):
+    return landing_at(path).direction == "backward"
+
+
+def landings_of(*steps):
+    """The paths of all these steps, or single landings: '04', '05', '06.1'"""
+    return [one.path for one in landings() if one.number in steps or one.number.split(".")[0] in steps]
+
+
+def landings_for(direction, dtype):
+    """The paths of all that go in the direction, "forward" or "backward", and take the dtype."""
+    return [one.path for one in landings() if one.direction == direction and dtype in one.dtypes]
 
 
 def listing(among):

@@ -14,7 +14,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path[:0] = [os.path.join(ROOT, "common", "exercises"), os.path.join(ROOT, "common", "make")]
 sys.dont_write_bytecode = True
 
-import ladder_steps
+import landings
 from npy import npy, packed, read_npy
 
 FAST = os.path.join(ROOT, os.environ.get("FLASH_FAST", "build/emu-fast"))
@@ -407,14 +407,14 @@ class Make(unittest.TestCase):
 
     def test_the_python_tools_know_the_same_steps(self):
         listed = [line.split()[2:] for line in make("list").stdout.splitlines()]
-        self.assertEqual(listed, [[ladder_steps.short_number_of(l), l + ".cu"] for l in ladder_steps.landings()])
-        self.assertEqual(ladder_steps.landings_of("05.3"), [SIXTEEN_BIT])
-        for landing in ladder_steps.landings():  # the program itself says what its step takes
-            result = run("--heads", 1, "--seqlen", 1, "--json", "-", landing=landing)
-            report = json.loads(result.stdout)
-            self.assertEqual(report["step"], ladder_steps.number_of(landing))
-            self.assertEqual(report["problem"]["dtype"], ladder_steps.dtypes(landing)[0])
-            self.assertEqual(report["direction"] == "backward", ladder_steps.is_backward(landing))
+        self.assertEqual(listed, [[one.short, one.path + ".cu"] for one in landings.landings()])
+        self.assertEqual(landings.landings_of("05.3"), [SIXTEEN_BIT])
+        for one in landings.landings():  # the program itself says what its step takes
+            answer = json.loads(run("--list", "--json", "-", landing=one.path).stdout)
+            self.assertEqual(answer["main"], one.number)
+            step = next(step for step in answer["steps"] if step["number"] == one.number)
+            self.assertEqual((step["dtypes"], step["direction"]), (list(one.dtypes), one.direction))
+            self.assertIn(step["name"], (one.folder, one.path))
 
     def test_diff(self):
         result = make("diff", "2")
