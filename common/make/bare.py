@@ -129,7 +129,12 @@ def remove(folder):
     with open("/proc/self/mounts", encoding="utf-8") as file:
         if any(line.split()[1].startswith(folder + "/") for line in file):
             raise CantTry(f"Something is mounted below {folder}: it stays as it is.")
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(50):  # processes that were just stopped may still write
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.1)
+    raise CantTry(f"{folder} could not be removed.")
 
 
 def main():
