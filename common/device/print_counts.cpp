@@ -1,6 +1,7 @@
 #include "common/device/print_counts.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <map>

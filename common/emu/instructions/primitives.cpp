@@ -1,6 +1,7 @@
 #include "common/emu/instructions/primitives.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <string>
 

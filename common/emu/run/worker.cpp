@@ -1,6 +1,7 @@
 #include "common/emu/run/worker.h"
 
 #include <signal.h>
+#include <cstdint>
 
 #include <algorithm>
 #include <atomic>

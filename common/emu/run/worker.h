@@ -1,6 +1,7 @@
 // A worker runs one block at a time on its OS thread: it keeps the fibers, says which goes on next, holds the threads
 // that wait at barriers, and notices when none can go on.
 #pragma once
+#include <cstdint>
 #include <optional>
 #include <random>
 #include <vector>

@@ -1,6 +1,7 @@
 #include "common/emu/watch/shadow.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <new>
 #include <utility>
 

@@ -1,6 +1,7 @@
 #include "common/emu/watch/watch.h"
 
 #include <link.h>
+#include <cstdint>
 
 #include <algorithm>
 #include <set>
