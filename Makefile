@@ -127,7 +127,7 @@ endef
 define back_ends
 $(eval $(call kernels,build/emu,$1,$(CXX) $(WATCHED_FLAGS) $2 -x c++,g++   (watched),$(CXX) -pthread,$(EMU_BACKEND),$(EMU_TESTS)))
 $(eval $(call kernels,build/emu-fast,$1,$(CXX) $(FAST_FLAGS) $2 -x c++,g++  ,$(CXX) -pthread,$(EMU_BACKEND),$(EMU_TESTS)))
-$(eval $(call kernels,$(PLAIN_CUDA),$1,$$(NVCC) $$(NVCC_FLAGS) $2,nvcc ,$$(NVCC),$(PLAIN_CUDA)/common/device/device_cuda.o,$(CUDA_TESTS)))
+$(eval $(call kernels,$(PLAIN_CUDA),$1,$$(NVCC) $$(NVCC_FLAGS) $2,nvcc ,$$(NVCC),$(patsubst %,$(PLAIN_CUDA)/common/device/%_cuda.o,device tensor_map),$(CUDA_TESTS)))
 endef
 $(call back_ends)
 $(foreach tile,$(TILES),$(call back_ends,-$(tile),-DTILE_M=$(firstword $(subst x, ,$(tile))) -DTILE_N=$(lastword $(subst x, ,$(tile)))))
