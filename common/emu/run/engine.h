@@ -1,0 +1,18 @@
+// What a block has beside its threads: mbarriers, named barriers, and the engine that copies.
+#pragma once
+#include "common/emu/run/copies.h"
+#include "common/emu/run/mbarriers.h"
+#include "common/emu/run/named_barriers.h"
+
+namespace flash::emu {
+
+struct Engine {
+  Mbarriers mbarriers;
+  NamedBarriers named_barriers;
+  Copies copies{mbarriers};
+};
+
+// Ends the kernel: a mistake in the use of these, told with both places.
+[[noreturn]] void stop_engine(const char* kind, const std::string& sentence, CallSite here, CallSite other = {});
+
+}  // namespace flash::emu
