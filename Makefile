@@ -113,7 +113,7 @@ $1$2/%.test: $1$2/%.o $(TEST_MAIN) $(HARNESS) $6
 	$5 $$^ -o $$@ $$(CATCH_LIB)
 $1$2/common/tests/kernels.test: $(TEST_MAIN) $(HARNESS) $6 $(7:%=$1$2/%)
 	$5 $$^ -o $$@ $$(CATCH_LIB)
-$1$2/kernels: $(HOST)/common/emu/calibrate/kernels.o $(HARNESS) $6 $1$2/common/tests/watch_kernels.o
+$1$2/kernels: $(HOST)/common/emu/calibrate/kernels.o $(HARNESS) $6 $1$2/common/tests/watch_kernels.o $1$2/common/tests/async_kernels.o
 	$5 $$^ -o $$@
 $(foreach landing,$(LANDINGS),$(call beside,$1,$2,$(landing)))
 endef
