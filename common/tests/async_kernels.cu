@@ -9,6 +9,7 @@
 #include "common/kernel/ptx/mbarrier.cuh"
 #include "common/kernel/ptx/named_barrier.cuh"
 #include "common/kernel/ptx/tma.cuh"
+#include "common/kernel/ptx/wgmma.cuh"
 #include "common/kernel/tensor_map.cuh"
 #include "common/tests/watch_kernels.h"
 
@@ -264,6 +265,23 @@ __global__ void expects_half_a_box(MAPS) {
     tma_load(tile, &in, &full, kTile / 2, 0);  // half of it is outside: it counts whole
   }
   mbarrier_wait(&full, 0);
+  out[t] = tile[t];
+}
+
+// A loop around a test that gives up is a wait as well: the copy that it waits for was never asked for.
+template <bool kFaulty>
+__global__ void polls_for_ever(MAPS) {
+  UNUSED_MAPS;
+  __shared__ __align__(128) float tile[kTile];
+  __shared__ uint64_t full;
+  const int t = threadIdx.x;
+  init(&full, 1);
+  if (t == 0) {
+    mbarrier_arrive_expect(&full, kBytes);
+    if (!kFaulty) tma_load(tile, &in, &full, 0, 0);
+  }
+  while (!mbarrier_try_wait(&full, 0)) {
+  }
   out[t] = tile[t];
 }
 
@@ -543,6 +561,81 @@ __global__ void barrier_never_full(MAPS) {
   if (warp < 2) named_sync(1, kFaulty ? 3 * kWarpSize : 2 * kWarpSize);
 }
 
+// ---- wgmma ----------------------------------------------------------------------------------------------------------
+
+enum class Product { correct, refilled, released, not_fenced, not_waited, warps_apart, descriptors_differ };
+constexpr int kSide = 64, kMatrixBytes = kSide * kSide * 2, kWarpgroup = 128;
+
+// D = A B^T of two 64 x 64 matrices; then the second is loaded again.
+template <Product kKind>
+__device__ void multiply(const CUtensorMap* map, float* out) {
+  unsigned char *a = dynamic_shared<unsigned char>(), *b = a + kMatrixBytes;
+  __shared__ uint64_t full[2], empty;
+  const int t = threadIdx.x, warp = t / kWarpSize;
+  init(&full[0], 1);
+  init(&full[1], 1);
+  init(&empty, kWarpgroup);
+  if (t == 0) {
+    mbarrier_arrive_expect(&full[0], 2 * kMatrixBytes);
+    tma_load(a, map, &full[0], 0, 0);
+    tma_load(b, map, &full[0], 0, 0);
+  }
+  mbarrier_wait(&full[0], 0);
+  if (t == 0) *reinterpret_cast<uint32_t*>(b) = 0;
+  if (kKind != Product::not_fenced) fence_async();
+  __syncthreads();
+  const uint64_t a_at = wgmma_descriptor(a, Swizzle::bytes128, 16, 1024);
+  uint64_t b_at = wgmma_descriptor(b, Swizzle::bytes128, 16, 1024);
+  if (kKind == Product::descriptors_differ && warp == 2) b_at += 2;
+  float d[kSide / 2];
+  wgmma_fence();
+  for (int k = 0; k < 4; ++k) Wgmma<kSide, __nv_bfloat16>::template ss<0, 0>(d, a_at + 2 * k, b_at + 2 * k, k > 0);
+  if (kKind == Product::warps_apart && warp == 3) {
+    wgmma_commit();
+  } else {
+    wgmma_commit();
+  }
+  if (kKind == Product::not_waited) return;
+  if (kKind == Product::released) mbarrier_arrive(&empty);
+  if (kKind != Product::refilled && kKind != Product::released) {
+    wgmma_wait<0>();
+    mbarrier_arrive(&empty);
+  }
+  if (t == 0) {
+    if (kKind != Product::refilled) mbarrier_wait(&empty, 0);
+    mbarrier_arrive_expect(&full[1], kMatrixBytes);
+    tma_load(b, map, &full[1], 0, 0);
+  }
+  if (kKind == Product::refilled || kKind == Product::released) wgmma_wait<0>();
+  pin(d);
+  mbarrier_wait(&full[1], 0);
+  out[t] = d[0];
+}
+
+using ProductKernel = void (*)(CUtensorMap, float*);
+#define PRODUCT(name, kind)                                                   \
+  template <bool kFaulty>                                                     \
+  __global__ void name(const __grid_constant__ CUtensorMap map, float* out) { \
+    multiply<kFaulty ? Product::kind : Product::correct>(&map, out);          \
+  }
+PRODUCT(operand_refilled, refilled)
+PRODUCT(operand_released_early, released)
+PRODUCT(operand_not_fenced, not_fenced)
+PRODUCT(result_never_waited, not_waited)
+PRODUCT(warps_apart, warps_apart)
+PRODUCT(descriptors_differ, descriptors_differ)
+#undef PRODUCT
+
+template <ProductKernel kWrong, ProductKernel kRight>
+void run_product(bool faulty) {
+  DeviceBuffer in("in", kMatrixBytes), out("out", kWarpgroup * sizeof(float));
+  in.copy_from_host(std::vector<char>(kMatrixBytes).data());
+  const CUtensorMap map = make_tensor_map(static_cast<const __nv_bfloat16*>(in.data()), {kSide, kSide}, {2 * kSide},
+                                          {kSide, kSide}, Swizzle::bytes128);
+  launch(faulty ? kWrong : kRight, 1, kWarpgroup, 2 * kMatrixBytes, nullptr, map, floats(out));
+  flash::synchronize();
+}
+
 // ---- blocks ---------------------------------------------------------------------------------------------------------
 
 constexpr int kBlocks = 6;
@@ -606,6 +699,9 @@ namespace flash::watch_kernels {
 #kernel, what, kind, array, [](bool faulty) { run(faulty ? kernel<true> : kernel<false>, threads); }, true \
   }
 
+#define PRODUCT_CASE(kernel, kind, array, what) \
+  { #kernel, what, kind, array, run_product < kernel < true>, kernel < false>>, false }
+
 const std::vector<FaultCase>& async_fault_cases() {
   static const std::vector<FaultCase> cases = {
       CASE(load_without_wait, kWorkers, "async-copy", "tile", "a TMA load's tile read before the wait"),
@@ -620,6 +716,7 @@ const std::vector<FaultCase>& async_fault_cases() {
                     "an mbarrier initialised with fewer arrivals than come"),
       CASE(producer_starts_at_0, kThreads, "barrier", "", "a producer that waits for parity 0 first"),
       CASE(arrivals_missing, kThreads, "barrier", "", "an mbarrier initialised with more arrivals than come"),
+      CASE(polls_for_ever, kWorkers, "barrier", "", "a copy that is announced and never asked for"),
       CASE(expects_too_much, kWorkers, "barrier", "", "more bytes announced than copied"),
       CASE_AND_MORE(expects_too_little, kWorkers, "mbarrier", "", "fewer bytes announced than copied"),
       CASE(expects_half_a_box, kWorkers, "mbarrier", "", "only the bytes inside of the tensor announced"),
@@ -649,6 +746,14 @@ const std::vector<FaultCase>& async_fault_cases() {
       CASE(barrier_counts_differ, kThreads, "barrier", "", "two counts for one named barrier"),
       CASE(barrier_overtaken, kThreads, "barrier", "", "one named barrier for two purposes"),
       CASE(barrier_never_full, kThreads, "barrier", "", "a named barrier for more threads than come"),
+      PRODUCT_CASE(operand_refilled, "wgmma", "dynamic shared memory",
+                   "a TMA load into a tile that a wgmma still reads"),
+      PRODUCT_CASE(operand_released_early, "wgmma", "dynamic shared memory",
+                   "a tile released before the wait for the wgmma that reads it"),
+      PRODUCT_CASE(operand_not_fenced, "proxy", "dynamic shared memory", "no fence_async before a wgmma"),
+      PRODUCT_CASE(result_never_waited, "wgmma", "", "a wgmma that nobody waits for"),
+      PRODUCT_CASE(warps_apart, "barrier", "", "the warps of a warpgroup in two branches"),
+      PRODUCT_CASE(descriptors_differ, "other", "", "descriptors that differ between the warps"),
       {"last_block_adds", "no __threadfence before the atomic that says a block is done", "race", "",
        run_blocks<last_block_adds<true>, last_block_adds<false>>, false},
       {"each_fences", "no barrier between the fences of a block and its atomic", "race", "partial",

@@ -44,6 +44,7 @@ enum class ThreadState : uint8_t {
   at_collective,
   at_mbarrier,
   at_named_barrier,
+  at_warpgroup,
   exited
 };
 
@@ -59,7 +60,7 @@ struct Thread {
   const char* waits_for = nullptr;
   CallSite waits_at;
   uint32_t waits_mask = 0;
-  unsigned waits_on = 0;  // which mbarrier (engine.h) or named barrier
+  unsigned waits_on = 0;  // which mbarrier (engine.h), named barrier or warpgroup
   bool waits_parity = false;
   // Range of the fiber's stack: addresses in it are the thread's locals.
   const unsigned char* stack_begin = nullptr;

@@ -164,6 +164,7 @@ void Worker::prepare_block(uint64_t linear) {
   engine_.mbarriers.begin_block();
   engine_.named_barriers.begin_block();
   engine_.copies.begin_block();
+  engine_.warpgroups.begin_block();
   polling_.clear();
   fruitless_polls_ = 0;
   fault_.reset();
@@ -209,6 +210,13 @@ void Worker::run_block(uint64_t linear) {
     stop_stalled();
   }
   if (!fault_) fault_ = engine_.copies.end_block(block_);
+  if (const Wgmma* open = fault_ ? nullptr : engine_.warpgroups.unfinished()) {
+    fault_.emplace();
+    fault_->kind = "wgmma";
+    fault_->here = open->site;
+    fault_->message = "the block ends and no wgmma_wait covers the wgmma of " + to_string(open->site) +
+                      ": its threads never got the result";
+  }
   if (fault_) throw_fault();
   if (watcher_ != nullptr) watcher_->block_end(block_);
 }
@@ -420,6 +428,10 @@ void Worker::named_barrier(int id, int threads, bool waits, CallSite site) {
   if (!engine_.named_barriers.arrive(*running_, id, threads, waits, site)) wait();
 }
 
+void Worker::warpgroup_step(Warpgroups::Step step, unsigned groups_open, CallSite site) {
+  if (!engine_.warpgroups.arrive(*running_, step, groups_open, site)) wait();
+}
+
 void stop_engine(const char* kind, const std::string& sentence, CallSite here, CallSite other) {
   RuntimeFault fault;
   fault.kind = kind;
@@ -501,6 +513,9 @@ std::string Worker::waits_at(const Thread& thread) const {
     case ThreadState::at_named_barrier:
       return what + " of barrier " + std::to_string(thread.waits_on) + where + ": " +
              engine_.named_barriers.state(thread.waits_on);
+    case ThreadState::at_warpgroup:
+      return what + where + ", of warpgroup " + std::to_string(thread.waits_on) + ": " +
+             engine_.warpgroups.state(thread);
     default: return what + where;
   }
 }

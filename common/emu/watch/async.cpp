@@ -12,6 +12,7 @@ namespace flash::emu {
 void MemoryWatcher::begin_async() {
   mbarriers_.clear();
   open_reads_.clear();
+  units_.clear();
   last_passed_.clear();
   for (SyncPoint& point : named_points_) point = SyncPoint();
 }
@@ -281,6 +282,69 @@ void MemoryWatcher::copy_has_written(Thread& thread, const BulkCopy& copy) {
   ++clock_.now;
 }
 
+// ---- wgmma ----------------------------------------------------------------------------------------------------------
+
+void MemoryWatcher::lock(const Product& product, bool locked) {
+  for (const uintptr_t chunk : product.chunks) {
+    for_each_cell(chunk, 16, [&](Region& region, size_t cell) {
+      Who& who = region.cells[cell].write.who;
+      who = locked ? who | kLocked : who & ~kLocked;
+    });
+  }
+}
+
+void MemoryWatcher::wgmma_issued(const Block& block, unsigned warpgroup, const Wgmma& op) {
+  const Pause pause(*this);
+  keep_rows();
+  const auto [unit, is_new] = units_.try_emplace(warpgroup);
+  if (is_new) unit->second.column = clock_.knowledge.new_column();
+  const uint32_t site = site_number(op.site);
+  copy_names_[site] = "wgmma";
+  Product product{make_who(unit->second.column, site) | kEngine, {}};
+  const auto base = reinterpret_cast<uintptr_t>(block.dynamic_begin);
+  const size_t shared_bytes = size_t(block.dynamic_end - block.dynamic_begin);
+  const auto add = [&](uint64_t descriptor, bool transposed, unsigned rows) {
+    for (unsigned mn = 0; mn < rows; mn += transposed ? 8 : 1) {
+      for (unsigned k = 0; k < 16; k += transposed ? 1 : 8) {
+        const uint32_t at = operand_address(descriptor, transposed, mn, k);
+        if (at + 16 <= shared_bytes) product.chunks.push_back(base + at);
+      }
+    }
+  };
+  if (!op.a_from_registers) add(op.a_descriptor, op.trans_a, 64);
+  add(op.b_descriptor, op.trans_b, unsigned(op.n));
+  // Each of the four warps issues it, and must know of what it reads.
+  for (unsigned warp = 0; warp < kWarpgroup / kLanes; ++warp) {
+    enter(block.thread[warpgroup * kWarpgroup + warp * kLanes]);
+    for (const uintptr_t chunk : product.chunks) {
+      for_each_cell(chunk, 16, [&](Region& region, size_t cell) {
+        region.cells[cell].read.time = 0;
+        check_source(region, cell, product.who);
+      });
+    }
+  }
+  lock(product, true);
+  unit->second.in_flight.push_back(std::move(product));
+  ++clock_.now;
+}
+
+void MemoryWatcher::wgmma_done(unsigned warpgroup) {
+  const Pause pause(*this);
+  Unit& unit = units_[warpgroup];
+  lock(unit.in_flight.front(), false);
+  unit.in_flight.pop_front();
+  for (const auto& other : units_) {
+    for (const Product& product : other.second.in_flight) lock(product, true);
+  }
+  for (const OpenRead& read : open_reads_) {
+    for_each_cell(read.begin, read.bytes, [](Region& region, size_t cell) { region.cells[cell].write.who |= kLocked; });
+  }
+  for (unsigned t = 0; t < kWarpgroup; ++t) {
+    clock_.knowledge.learn(warpgroup * kWarpgroup + t, unit.column, clock_.now);
+  }
+  ++clock_.now;
+}
+
 // ---- faults ---------------------------------------------------------------------------------------------------------
 
 std::string MemoryWatcher::copy_name(Who who) const {
@@ -338,6 +402,26 @@ bool MemoryWatcher::report_locked(Region& region, size_t index, Who who, bool is
     return true;
   }
   if (!is_write) return false;
+  for (const auto& [warpgroup, unit] : units_) {
+    for (const Product& product : unit.in_flight) {
+      const auto holds = [&](uintptr_t chunk) { return at >= chunk && at < chunk + 16; };
+      if (std::none_of(product.chunks.begin(), product.chunks.end(), holds)) continue;
+      Cell& cell = region.cells[index];  // told here: not as a race with the same read again
+      for (Access* read : {&cell.read, &cell.other_read}) {
+        if (read->who & kEngine) *read = Access();
+      }
+      for (unsigned u = 1; region.reads && u <= Region::kUnits; ++u) {
+        region.reads[(index + 1) * region.warps - u] = Region::WarpReads();
+      }
+      if (FaultRecord* record = new_fault("wgmma", &region, site_of(who), site_of(product.who))) {
+        record->fault.message = "wgmma: @1" + copy_name(who) + " writes " + place_in(region, index << region.shift) +
+                                " in " + thread_and_block() + " while the wgmma of @2, warpgroup " +
+                                std::to_string(warpgroup) +
+                                ", may still be reading it: no wgmma_wait of that warpgroup covers it.";
+      }
+      return true;
+    }
+  }
   for (const OpenRead& read : open_reads_) {
     if (at < read.begin || at >= read.begin + read.bytes) continue;
     if (FaultRecord* record = new_fault("async-copy", &region, site_of(who), site_of(read.who))) {
@@ -404,6 +488,13 @@ void watch_copy_has_read(Thread& thread, const BulkCopy& copy) {
 }
 void watch_copy_has_written(Thread& thread, const BulkCopy& copy) {
   if (watched()) the_watcher.copy_has_written(thread, copy);
+}
+
+void watch_wgmma_issued(const Block& block, unsigned warpgroup, const Wgmma& op) {
+  if (watched()) the_watcher.wgmma_issued(block, warpgroup, op);
+}
+void watch_wgmma_done(unsigned warpgroup) {
+  if (watched()) the_watcher.wgmma_done(warpgroup);
 }
 
 void watch_stmatrix(Thread& thread, const void* row, int matrices, CallSite site) {

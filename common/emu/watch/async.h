@@ -4,6 +4,7 @@
 #pragma once
 #include "common/emu/run/copies.h"
 #include "common/emu/run/runtime.h"
+#include "common/emu/run/warpgroups.h"
 
 namespace flash::emu {
 
@@ -30,6 +31,11 @@ void watch_copy_issued(Thread&, const BulkCopy&);
 void watch_copy_landed(const BulkCopy&);
 void watch_copy_has_read(Thread&, const BulkCopy&);
 void watch_copy_has_written(Thread&, const BulkCopy&);
+
+// A product of a warpgroup reads its operands in shared memory from its issue until a wait covers it; done: the oldest of
+// those issued.
+void watch_wgmma_issued(const Block&, unsigned warpgroup, const Wgmma&);
+void watch_wgmma_done(unsigned warpgroup);
 
 // stmatrix .x1, .x2, .x4 (`matrices`), once a lane with the row that lane named: 16 bytes of shared memory written.
 void watch_stmatrix(Thread&, const void* row, int matrices, CallSite);

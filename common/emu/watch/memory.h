@@ -3,6 +3,7 @@
 // inline is what nearly all of them need; the rest is in watch.cpp.
 #pragma once
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 #include "common/device/counts.h"
 #include "common/emu/run/copies.h"
 #include "common/emu/run/runtime.h"
+#include "common/emu/run/warpgroups.h"
 #include "common/emu/watch/requests.h"
 #include "common/emu/watch/shadow.h"
 
@@ -100,6 +102,8 @@ class MemoryWatcher final : public Watcher {
   void copy_landed(const BulkCopy&);
   void copy_has_read(Thread&, const BulkCopy&);
   void copy_has_written(Thread&, const BulkCopy&);
+  void wgmma_issued(const Block&, unsigned warpgroup, const Wgmma&);
+  void wgmma_done(unsigned warpgroup);
   void index_out_of_bounds(const char* file, int line, const std::string& array_type, uint64_t index, const void* pc);
 
   void reset();
@@ -232,6 +236,16 @@ class MemoryWatcher final : public Watcher {
     size_t bytes;
     Who who;
   };
+  // What the tensor cores read for a warpgroup: its products in flight, oldest first.
+  struct Product {
+    Who who;
+    std::vector<uintptr_t> chunks;  // of 16 bytes
+  };
+  struct Unit {
+    unsigned column = 0;
+    std::deque<Product> in_flight;
+  };
+  void lock(const Product&, bool locked);
   void keep_rows();
   void begin_async();
   Region* region_at(uintptr_t at);
@@ -282,6 +296,7 @@ class MemoryWatcher final : public Watcher {
   std::vector<WatchedMbarrier> mbarriers_;
   SyncPoint named_points_[16];
   std::vector<OpenRead> open_reads_;
+  std::map<unsigned, Unit> units_;                        // [warpgroup]
   std::vector<unsigned> last_passed_;                     // [thread] the mbarrier, + 1
   std::unordered_map<uint32_t, const char*> copy_names_;  // [site]
   std::vector<ThreadLog> threads_;

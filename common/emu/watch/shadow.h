@@ -62,13 +62,15 @@ struct Region {
   struct WarpReads {
     Access newest, other_lane;
   };
-  unsigned warps = 0;
+  unsigned warps = 0;  // and kUnits for the tensor cores' reads, by column
+  static constexpr unsigned kUnits = 4;
   struct FreeReads {
     void operator()(WarpReads* reads) const { std::free(reads); }
   };
   std::unique_ptr<WarpReads[], FreeReads> reads;  // [cell * warps + warp]
   void note_read(size_t cell, Access access) {
-    WarpReads& mine = reads[cell * warps + (access.who & kThreadMask) / kLanes];
+    const unsigned reader = access.who & kThreadMask;
+    WarpReads& mine = reads[cell * warps + (access.who & kEngine ? warps - kUnits + reader % kUnits : reader / kLanes)];
     if ((mine.newest.who ^ access.who) & kThreadMask) mine.other_lane = mine.newest;
     mine.newest = access;
   }
