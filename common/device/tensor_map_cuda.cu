@@ -2,9 +2,13 @@
 #include <cuda.h>
 #include <cuda_runtime.h>
 
-#include "common/kernel/tensor_map.cuh"
+#include "common/base/error.h"
+#include "common/device/tensor_layout.h"
 
 namespace flash {
+
+CUtensorMap encode_tensor_map(const TensorLayout&);  // for ptx/tensor_map.cuh
+
 namespace {
 
 using Encode = decltype(&cuTensorMapEncodeTiled);

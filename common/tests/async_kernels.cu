@@ -10,7 +10,7 @@
 #include "common/kernel/ptx/named_barrier.cuh"
 #include "common/kernel/ptx/tma.cuh"
 #include "common/kernel/ptx/wgmma.cuh"
-#include "common/kernel/tensor_map.cuh"
+#include "common/kernel/ptx/tensor_map.cuh"
 #include "common/tests/watch_kernels.h"
 
 namespace {

@@ -18,7 +18,7 @@
 #include "common/kernel/ptx/named_barrier.cuh"
 #include "common/kernel/ptx/stmatrix.cuh"
 #include "common/kernel/ptx/tma.cuh"
-#include "common/kernel/tensor_map.cuh"
+#include "common/kernel/ptx/tensor_map.cuh"
 
 namespace {
 

@@ -1,6 +1,6 @@
 #include "common/emu/instructions/fence.h"
 
-#include "common/emu/watch/async.h"
+#include "common/emu/run/watched.h"
 
 namespace flash::emu {
 

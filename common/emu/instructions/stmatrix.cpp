@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "common/emu/run/runtime.h"
-#include "common/emu/watch/async.h"
+#include "common/emu/run/watched.h"
 
 namespace flash::emu {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "common/kernel/tensor_layout.h"
+#include "common/device/tensor_layout.h"
 
 namespace flash::emu {
 

@@ -2,12 +2,12 @@
 
 #include <cstring>
 
-#include "common/emu/instructions/half_types.h"
 #include "common/emu/run/box.h"
 #include "common/emu/run/engine.h"
 #include "common/emu/run/shared_place.h"
+#include "common/emu/run/watched.h"
 #include "common/emu/run/worker.h"
-#include "common/emu/watch/async.h"
+#include "common/problem/dtype.h"
 
 namespace flash::emu {
 namespace {
@@ -37,10 +37,10 @@ void add_element(TensorElement element, unsigned char* global, const unsigned ch
       return add_element<uint32_t>(global, shared, [](uint32_t a, uint32_t b) { return a + b; });
     case TensorElement::fp16:
       return add_element<uint16_t>(
-          global, shared, [](uint16_t a, uint16_t b) { return uint16_t(half_bits(half_float(a) + half_float(b))); });
+          global, shared, [](uint16_t a, uint16_t b) { return float_to_fp16(fp16_to_float(a) + fp16_to_float(b)); });
     default:
       return add_element<uint16_t>(
-          global, shared, [](uint16_t a, uint16_t b) { return uint16_t(bf16_bits(bf16_float(a) + bf16_float(b))); });
+          global, shared, [](uint16_t a, uint16_t b) { return float_to_bf16(bf16_to_float(a) + bf16_to_float(b)); });
   }
 }
 

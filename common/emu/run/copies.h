@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "common/emu/run/runtime.h"
-#include "common/kernel/tensor_layout.h"
+#include "common/device/tensor_layout.h"
 
 namespace flash::emu {
 

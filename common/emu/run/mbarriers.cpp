@@ -4,8 +4,8 @@
 
 #include "common/emu/run/engine.h"
 #include "common/emu/run/shared_place.h"
+#include "common/emu/run/watched.h"
 #include "common/emu/run/worker.h"
-#include "common/emu/watch/async.h"
 
 namespace flash::emu {
 namespace {

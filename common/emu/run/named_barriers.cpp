@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "common/emu/run/engine.h"
+#include "common/emu/run/watched.h"
 #include "common/emu/run/worker.h"
-#include "common/emu/watch/async.h"
 
 namespace flash::emu {
 

@@ -1,6 +1,6 @@
 // CUtensorMap on the CPU back end: as large as the driver's, and legible.
 #pragma once
-#include "common/kernel/tensor_layout.h"
+#include "common/device/tensor_layout.h"
 
 struct CUtensorMap {
   flash::TensorLayout layout;

@@ -4,17 +4,17 @@
 #include <cstring>
 #include <limits>
 
-#include "common/emu/instructions/half_types.h"
 #include "common/emu/run/engine.h"
+#include "common/emu/run/watched.h"
 #include "common/emu/run/worker.h"
-#include "common/emu/watch/async.h"
+#include "common/problem/dtype.h"
 
 namespace flash::emu {
 namespace {
 
 constexpr unsigned kRows = 64, kDepth = 16;
 
-float to_float(bool bf16, uint16_t bits) { return bf16 ? bf16_float(bits) : half_float(bits); }
+float to_float(bool bf16, uint16_t bits) { return bf16 ? bf16_to_float(bits) : fp16_to_float(bits); }
 
 const char* name_of(Warpgroups::Step step) {
   switch (step) {

@@ -1,4 +1,4 @@
-#include "common/emu/watch/async.h"
+#include "common/emu/run/watched.h"
 
 #include <algorithm>
 

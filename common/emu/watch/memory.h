@@ -85,7 +85,7 @@ class MemoryWatcher final : public Watcher {
 
   void async_copy_issued(Thread&, uintptr_t shared, uintptr_t global, unsigned bytes, unsigned source_bytes, CallSite);
   void async_copy_landed(Thread&, uintptr_t shared, unsigned bytes);
-  // async.h says what these are; they are in async.cpp.
+  // emu/run/watched.h says what these are; they are in async.cpp.
   bool running() const { return running_; }
   void mbarrier_init(Thread&, unsigned barrier, const void* at, CallSite);
   void mbarrier_used(Thread&, unsigned barrier, CallSite);

@@ -23,7 +23,7 @@
 #pragma once
 
 #include "common/kernel/ptx/sm90.cuh"
-#include "common/kernel/tensor_map.cuh"
+#include "common/kernel/ptx/tensor_map.cuh"
 
 namespace {
 

@@ -25,7 +25,7 @@
 #pragma once
 
 #include "common/kernel/ptx/sm90.cuh"
-#include "common/kernel/tensor_layout.h"
+#include "common/device/tensor_layout.h"
 
 #ifndef __CUDACC__
 #include "common/emu/instructions/wgmma.h"

@@ -1,4 +1,4 @@
-#include "common/kernel/tensor_layout.h"
+#include "common/device/tensor_layout.h"
 
 namespace flash {
 namespace {

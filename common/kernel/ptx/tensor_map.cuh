@@ -15,13 +15,13 @@
 #include <initializer_list>
 #include <type_traits>
 
+#include "common/device/tensor_layout.h"
 #include "common/kernel/cuda.cuh"
-#include "common/kernel/tensor_layout.h"
 
 #ifdef __CUDACC__
 #include <cuda.h>  // the type alone: nothing of libcuda is linked
 #else
-#include "common/emu/run/tensor_map.h"
+#include "common/emu/instructions/tensor_map.h"
 #endif
 
 namespace flash {

@@ -1,6 +1,6 @@
 // What a tensor map says: where a tensor lies and which box of it one TMA instruction moves; and the rules such a map
-// must keep, in words. make_tensor_map() (tensor_map.cuh) checks them on both back ends: the driver would say "invalid
-// argument" and no more.
+// must keep, in words. make_tensor_map() (kernel/ptx/tensor_map.cuh) checks them on both back ends: the driver would say
+// "invalid argument" and no more.
 #pragma once
 #include <cstddef>
 #include <cstdint>
