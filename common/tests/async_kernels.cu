@@ -8,9 +8,9 @@
 #include "common/kernel/ptx/fence.cuh"
 #include "common/kernel/ptx/mbarrier.cuh"
 #include "common/kernel/ptx/named_barrier.cuh"
+#include "common/kernel/ptx/tensor_map.cuh"
 #include "common/kernel/ptx/tma.cuh"
 #include "common/kernel/ptx/wgmma.cuh"
-#include "common/kernel/ptx/tensor_map.cuh"
 #include "common/tests/watch_kernels.h"
 
 namespace {

@@ -17,8 +17,8 @@
 #include "common/kernel/ptx/mbarrier.cuh"
 #include "common/kernel/ptx/named_barrier.cuh"
 #include "common/kernel/ptx/stmatrix.cuh"
-#include "common/kernel/ptx/tma.cuh"
 #include "common/kernel/ptx/tensor_map.cuh"
+#include "common/kernel/ptx/tma.cuh"
 
 namespace {
 

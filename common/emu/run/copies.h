@@ -8,8 +8,8 @@
 #include <optional>
 #include <vector>
 
-#include "common/emu/run/runtime.h"
 #include "common/device/tensor_layout.h"
+#include "common/emu/run/runtime.h"
 
 namespace flash::emu {
 

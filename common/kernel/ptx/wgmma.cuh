@@ -24,8 +24,8 @@
 // All 128 threads call these together (issue: the same products, with equal descriptors). Needs sm_90a.
 #pragma once
 
-#include "common/kernel/ptx/sm90.cuh"
 #include "common/device/tensor_layout.h"
+#include "common/kernel/ptx/sm90.cuh"
 
 #ifndef __CUDACC__
 #include "common/emu/instructions/wgmma.h"
