@@ -24,8 +24,8 @@ void print_faults(std::ostream&, const WatchReport&);
 // shared_read_requests, shared_read_wavefronts, shared_read_conflicts, shared_write_..., atomics, shuffles, barriers,
 // exps, mmas, ldmatrixes, async_copies, stmatrixes, tma_loads, tma_stores, tma_reductions, tma_global_bytes,
 // tma_shared_bytes, mbarrier_arrivals, mbarrier_waits, named_barriers, distinct_read_bytes, distinct_write_bytes.
-// kernels[]: name, launches, blocks, threads, counts, lines[] (file, line, exact, counts). faults[]: kind, message, kernel, array, file, line, other_file,
-// other_line, times.
+// kernels[]: name, launches, blocks, threads, counts, lines[] (file, line, exact, counts). faults[]: kind, message, kernel,
+// array, file, line, other_file, other_line, times.
 std::string watch_report_json(const WatchReport&);
 
 }  // namespace flash
