@@ -119,7 +119,7 @@ $1$2/%.test: $1$2/%.o $(TEST_MAIN) $(HARNESS) $6
 	$5 $$^ -o $$@ $$(CATCH_LIB)
 $1$2/common/tests/kernels.test: $(TEST_MAIN) $(HARNESS) $6 $(7:%=$1$2/%)
 	$5 $$^ -o $$@ $$(CATCH_LIB)
-$1$2/kernels: $(HOST)/common/emu/calibrate/kernels.o $(HARNESS) $6 $1$2/common/tests/watch_kernels.o
+$1$2/kernels: $(HOST)/common/emu/calibrate/kernels.o $(HARNESS) $6 $1$2/common/tests/watch_kernels.o $1$2/common/tests/async_kernels.o
 	$5 $$^ -o $$@
 $(foreach landing,$(LANDINGS),$(call beside,$1,$2,$(landing)))
 endef
@@ -133,7 +133,7 @@ endef
 define back_ends
 $(eval $(call kernels,build/emu,$1,$(CXX) $(WATCHED_FLAGS) $2 -x c++,g++   (watched),$(CXX) -pthread,$(EMU_BACKEND),$(EMU_TESTS)))
 $(eval $(call kernels,build/emu-fast,$1,$(CXX) $(FAST_FLAGS) $2 -x c++,g++  ,$(CXX) -pthread,$(EMU_BACKEND),$(EMU_TESTS)))
-$(eval $(call kernels,$(PLAIN_CUDA),$1,$$(NVCC) $$(NVCC_FLAGS) $2,nvcc ,$$(NVCC),$(PLAIN_CUDA)/common/device/device_cuda.o,$(CUDA_TESTS)))
+$(eval $(call kernels,$(PLAIN_CUDA),$1,$$(NVCC) $$(NVCC_FLAGS) $2,nvcc ,$$(NVCC),$(patsubst %,$(PLAIN_CUDA)/common/device/%_cuda.o,device tensor_map),$(CUDA_TESTS)))
 endef
 $(call back_ends)
 $(foreach tile,$(TILES),$(call back_ends,-$(tile),-DTILE_M=$(firstword $(subst x, ,$(tile))) -DTILE_N=$(lastword $(subst x, ,$(tile)))))

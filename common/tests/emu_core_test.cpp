@@ -345,8 +345,8 @@ TEST_CASE("a fault in a kernel is an error, and the next launch works") {
   check_contains(write_at(pointer<float>(small), 128),
                  {": misaligned or invalid address 0x", "112 bytes past the end of small (400 bytes)"});
   check_contains(
-      error_of([] { launch(dynamic_overrun_kernel, 1, 1, 256, nullptr, 64L); }),
-      {": misaligned or invalid address 0x", "0 bytes past the end of the dynamic shared memory (256 bytes)"});
+      error_of([] { launch(dynamic_overrun_kernel, 1, 1, 1024, nullptr, 256L); }),
+      {": misaligned or invalid address 0x", "0 bytes past the end of the dynamic shared memory (1024 bytes)"});
 #ifdef __x86_64__
   check_contains(error_of([&] {
                    launch(misaligned_kernel, 1, 1, 0, nullptr, pointer<const char>(values), pointer<float4>(values));

@@ -140,6 +140,11 @@ int __syncthreads_or(int predicate, const char* file, int line) {
 }
 void __syncwarp(unsigned mask, const char* file, int line) { worker().warp_barrier("__syncwarp", mask, HERE); }
 
+void __threadfence() {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  if (Watcher* const watcher = active_watcher()) watcher->device_fence(*current_thread());
+}
+
 unsigned __activemask() {
   const Warp& warp = *current_thread()->warp;
   return warp.lanes & ~warp.exited;
