@@ -443,7 +443,7 @@ __global__ void read_wait_not_told(MAPS) {
 
 template <bool kFaulty>
 __global__ void tile_in_the_pattern(const __grid_constant__ CUtensorMap in) {
-  unsigned char* tiles = dynamic_shared<unsigned char>();
+  unsigned char* tiles = dynamic_shared_tiles<unsigned char>();
   __shared__ uint64_t full;
   init(&full, 1);
   if (threadIdx.x == 0) {
@@ -454,7 +454,7 @@ __global__ void tile_in_the_pattern(const __grid_constant__ CUtensorMap in) {
 }
 template <bool kFaulty>
 __global__ void tile_misaligned(const __grid_constant__ CUtensorMap in) {
-  unsigned char* tiles = dynamic_shared<unsigned char>();
+  unsigned char* tiles = dynamic_shared_tiles<unsigned char>();
   __shared__ uint64_t full;
   init(&full, 1);
   if (threadIdx.x == 0) {
@@ -465,7 +465,7 @@ __global__ void tile_misaligned(const __grid_constant__ CUtensorMap in) {
 }
 template <bool kFaulty>
 __global__ void coordinates_missing(const __grid_constant__ CUtensorMap in) {
-  unsigned char* tiles = dynamic_shared<unsigned char>();
+  unsigned char* tiles = dynamic_shared_tiles<unsigned char>();
   __shared__ uint64_t full;
   init(&full, 1);
   if (threadIdx.x == 0) {
@@ -480,7 +480,7 @@ __global__ void coordinates_missing(const __grid_constant__ CUtensorMap in) {
 }
 template <bool kFaulty>
 __global__ void target_past_end(const __grid_constant__ CUtensorMap in) {
-  unsigned char* tiles = dynamic_shared<unsigned char>();
+  unsigned char* tiles = dynamic_shared_tiles<unsigned char>();
   __shared__ uint64_t full;
   init(&full, 1);
   if (threadIdx.x == 0) {
@@ -569,7 +569,7 @@ constexpr int kSide = 64, kMatrixBytes = kSide * kSide * 2, kWarpgroup = 128;
 // D = A B^T of two 64 x 64 matrices; then the second is loaded again.
 template <Product kKind>
 __device__ void multiply(const CUtensorMap* map, float* out) {
-  unsigned char *a = dynamic_shared<unsigned char>(), *b = a + kMatrixBytes;
+  unsigned char *a = dynamic_shared_tiles<unsigned char>(), *b = a + kMatrixBytes;
   __shared__ uint64_t full[2], empty;
   const int t = threadIdx.x, warp = t / kWarpSize;
   init(&full[0], 1);

@@ -56,7 +56,7 @@ struct Coordinates {
 __global__ void load_box(const __grid_constant__ CUtensorMap map, int rank, Coordinates at, int bytes, int span,
                          unsigned char* out) {
   __shared__ uint64_t full;
-  unsigned char* tile = dynamic_shared<unsigned char>();
+  unsigned char* tile = dynamic_shared_tiles<unsigned char>();
   const int t = threadIdx.x;
   if (t == 0) {
     mbarrier_init(&full, 1);
@@ -78,7 +78,7 @@ __global__ void load_box(const __grid_constant__ CUtensorMap map, int rank, Coor
 
 __global__ void store_box(const __grid_constant__ CUtensorMap map, int rank, Coordinates at, int bytes,
                           const unsigned char* in, bool adds) {
-  unsigned char* tile = dynamic_shared<unsigned char>();
+  unsigned char* tile = dynamic_shared_tiles<unsigned char>();
   const int t = threadIdx.x;
   for (int i = t; i < bytes; i += kThreads) tile[i] = in[i];
   fence_async();

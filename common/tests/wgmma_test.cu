@@ -48,7 +48,7 @@ __device__ __forceinline__ uint64_t descriptor_at(const unsigned char* tile, Ope
 template <int N, class Element, int kTransA, int kTransB, bool kFromRegisters>
 __global__ void product(const unsigned char* a, const unsigned char* b, const Element* plain_a, Operand oa, Operand ob,
                         float* out) {
-  unsigned char* a_tile = dynamic_shared<unsigned char>();
+  unsigned char* a_tile = dynamic_shared_tiles<unsigned char>();
   unsigned char* b_tile = a_tile + (oa.bytes + 1023) / 1024 * 1024;
   const int t = threadIdx.x, warp = t / 32, lane = t % 32;
   for (int i = t; i < oa.bytes; i += kThreads) a_tile[i] = a[i];
