@@ -310,6 +310,44 @@ TEST_CASE("checker refuses wrong gradients") {
   }
 }
 
+TEST_CASE("checker refuses gradients that drift with the length of a running sum") {
+  const auto check = [](const Problem& p, int share) {
+    const Inputs in = make_inputs(p, Direction::backward, Dist::normal, 5);
+    Outputs out;
+    toy_forward(p, in, {}, &out);
+    BackwardVariant variant;
+    variant.share = share;
+    toy_backward(p, in, variant, &out);
+    return check_backward(p, in, out);
+  };
+  const int kRunning = 0, kLong = 65536;
+  Problem many_queries = problem(1, 2, 1, kLong / 2, 6, 32), many_keys = problem(1, 1, 1, 6, kLong, 32);
+
+  const CheckResult drift = check(many_queries, kRunning);  // as 06.1 once was
+  CHECK(drift.verdict == Verdict::fail);
+  CHECK(tensor(drift, "dK").verdict == Verdict::fail);
+  CHECK(tensor(drift, "dV").verdict == Verdict::fail);
+  CHECK(tensor(drift, "dQ").verdict == Verdict::pass);
+  CHECK(tensor(drift, "dV").max_error > 3 * tensor(drift, "dV").max_bound);
+  const CheckResult keys_drift = check(many_keys, kRunning);
+  CHECK(tensor(keys_drift, "dQ").verdict == Verdict::fail);
+  CHECK(tensor(keys_drift, "dK").verdict == Verdict::pass);
+
+  for (int share : {128, 512, 1024}) {
+    INFO("dK and dV " << share << " queries at a time");
+    CHECK(check(many_queries, share).verdict == Verdict::pass);
+  }
+  for (int tile : {32, 64, 128}) {
+    INFO("dQ " << tile << " keys at a time");
+    CHECK(check(many_keys, tile).verdict == Verdict::pass);
+  }
+  for (Dtype dtype : {Dtype::fp16, Dtype::bf16}) {  // what is rounded to 16 bits hides it: tensor cores sum in one go
+    many_queries.dtype = many_keys.dtype = dtype;
+    CHECK(check(many_queries, kRunning).verdict == Verdict::pass);
+    CHECK(check(many_keys, kRunning).verdict == Verdict::pass);
+  }
+}
+
 TEST_CASE("checker: dQ of one key is zero; noise passes there, garbage doesn't") {
   for (Dtype dtype : kDtypes) {
     for (Dist dist : kDists) {
