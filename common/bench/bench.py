@@ -6,7 +6,7 @@
 The files in docs/data/ were made by these commands (docs/performance.md says how to read them):
 
     make bench BENCH="--dtype fp32 --batch 2 --heads 16 --reps 1 --peers --out docs/data/h200_fp32.csv"
-    make bench BENCH="--steps 05.1,05.2,05.3,06.2 --dtype bf16 --reps 2 --peers --out docs/data/h200_bf16.csv"
+    make bench BENCH="--steps 05.1,05.2,05.3,06.3 --dtype bf16 --reps 2 --peers --out docs/data/h200_bf16.csv"
 
 The problem is --tokens queries of --hidden columns (batch = tokens / seqlen, heads = hidden / head_dim) unless --batch
 and --heads say otherwise. A repetition goes round all shapes, and for each shape round all steps, so that a drift of the

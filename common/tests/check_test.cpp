@@ -321,7 +321,7 @@ TEST_CASE("checker refuses gradients that drift with the length of a running sum
     return check_backward(p, in, out);
   };
   const int kRunning = 0, kLong = 65536;
-  Problem many_queries = problem(1, 2, 1, kLong / 2, 6, 32), many_keys = problem(1, 1, 1, 6, kLong, 32);
+  Problem many_queries = problem(1, 2, 1, kLong / 2, 3, 32), many_keys = problem(1, 1, 1, 3, kLong, 32);
 
   const CheckResult drift = check(many_queries, kRunning);  // as 06.1 once was
   CHECK(drift.verdict == Verdict::fail);
@@ -333,19 +333,11 @@ TEST_CASE("checker refuses gradients that drift with the length of a running sum
   CHECK(tensor(keys_drift, "dQ").verdict == Verdict::fail);
   CHECK(tensor(keys_drift, "dK").verdict == Verdict::pass);
 
-  for (int share : {128, 512, 1024}) {
-    INFO("dK and dV " << share << " queries at a time");
-    CHECK(check(many_queries, share).verdict == Verdict::pass);
-  }
-  for (int tile : {32, 64, 128}) {
-    INFO("dQ " << tile << " keys at a time");
-    CHECK(check(many_keys, tile).verdict == Verdict::pass);
-  }
-  for (Dtype dtype : {Dtype::fp16, Dtype::bf16}) {  // what is rounded to 16 bits hides it: tensor cores sum in one go
-    many_queries.dtype = many_keys.dtype = dtype;
-    CHECK(check(many_queries, kRunning).verdict == Verdict::pass);
-    CHECK(check(many_keys, kRunning).verdict == Verdict::pass);
-  }
+  CHECK(check(many_queries, 512).verdict == Verdict::pass);  // as 06.1 sums now
+  CHECK(check(many_keys, 32).verdict == Verdict::pass);      // a tile's share at a time
+  many_queries.dtype = many_keys.dtype = Dtype::fp16;        // rounding to 16 bits hides it: tensor cores sum in one go
+  CHECK(check(many_queries, kRunning).verdict == Verdict::pass);
+  CHECK(check(many_keys, kRunning).verdict == Verdict::pass);
 }
 
 TEST_CASE("checker: dQ of one key is zero; noise passes there, garbage doesn't") {
