@@ -1,13 +1,17 @@
 // 06.1 The backward pass by recomputation, in fp32.
 //
-// Idea: the forward kept O and one number a row, the LSE; not P. A block owns a tile of keys and walks over the query
-//   tiles that see them. P = exp(scale * Q K^T - LSE) is computed again, tile by tile; dV and dK grow in registers
-//   until the last query tile, also over all query heads that share the keys. dQ collects from all key tiles, which
-//   are other blocks: by atomic adds. D = rowsum(dO * O), a number a row, comes from a small kernel before.
-// Global memory: reads K and V once, Q, dO, LSE and D once a key tile, O and dO once more for D; writes dK and dV once, and adds
-//   to dQ once a key tile. Workspace: D, a float a row. No score and no weight.
-// Limits: fp32 on CUDA cores. head_dim 32, 64 or 128. The order of the atomic adds, so the last bits of dQ, vary.
+// Idea: the forward kept O and one number per row, the LSE; not P. A block owns a tile of keys and walks over the query
+//   tiles that see them. P = exp(scale * Q K^T - LSE) is computed again, tile by tile; dV and dK grow in registers, over
+//   all query heads that share the keys. Every 512 queries the registers are added to the dV and dK in global memory
+//   and begin anew: of many thousand terms in one running sum the last would be lost in the rounding of the first. dQ
+//   collects from all key tiles, which are other blocks: by atomic adds. D = rowsum(dO * O), one number per row, comes
+//   from a small kernel before.
+// Global memory: reads K and V once, Q, dO, LSE and D once per key tile, O and dO once more for D; adds to dQ once per
+//   key tile, and to dK and dV every 512 queries. Workspace: D, one float per row. No score and no weight.
+// Limits: fp32 on CUDA cores. head_dim 32, 64 or 128. Atomic adds come in any order, so the last bits of dQ vary.
 // Papers: FlashAttention (arXiv 2205.14135), Algorithm 4; FlashAttention-2 (arXiv 2307.08691), Algorithm 2.
+
+#include <algorithm>
 
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/step.h"
@@ -19,8 +23,8 @@ using flash::Problem;
 
 constexpr const char* kName = "06_backward/1_recompute";
 
-// Query rows and keys a tile: 16 and 4096 / head_dim, so that all tiles fit the 64 KB of shared memory that a T4 has,
-// and four blocks an SM of an H200.
+// Query rows and keys of a tile: 16 and 4096 / head_dim, so that all tiles fit the 64 KB of shared memory that a T4
+// has, and those of four blocks an SM of an H200.
 #ifdef TILE_M
 constexpr int kBlockM = TILE_M;
 __host__ __device__ constexpr int block_n(int) { return TILE_N; }
@@ -29,6 +33,7 @@ constexpr int kBlockM = 16;
 __host__ __device__ constexpr int block_n(int head_dim) { return 4096 / head_dim; }
 #endif
 constexpr int kThreads = 64;
+constexpr int kSumTiles = 512 / kBlockM;  // query tiles that dK and dV are summed up over in registers
 
 // The 64 threads lie as kLanesY x kLanesX over three kinds of tile, and each owns a kRows x kCols share of it.
 template <int kHeadDim>
@@ -57,7 +62,10 @@ __device__ __forceinline__ float dot(float4 a, float4 b, float sum) {
   return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
 }
 __device__ __forceinline__ void add_scaled(float* to, float a, float4 b) {
-  to[0] += a * b.x, to[1] += a * b.y, to[2] += a * b.z, to[3] += a * b.w;
+  to[0] += a * b.x;
+  to[1] += a * b.y;
+  to[2] += a * b.z;
+  to[3] += a * b.w;
 }
 
 // Copies kRows rows of a [rows, kHeadDim] matrix to shared memory, zeros where it has fewer.
@@ -143,14 +151,35 @@ __device__ __forceinline__ void add_dq(float* dq, const float* ds_tile, const fl
   }
 }
 
+// Moves this thread's share of a sum to dK or dV, [keys, kHeadDim]: `first` writes it, what comes later is added.
+template <int kHeadDim, int kKeys, int kCols>
+__device__ __forceinline__ void move_sum(float* gradient, float (&sum)[kKeys][kCols], float factor, int keys,
+                                         bool first) {
+  using T = Shape<kHeadDim>;
+  const int my_key = threadIdx.x / T::kKvLanesX * 4;
+  float* const mine = &gradient[my_key * kHeadDim + threadIdx.x % T::kKvLanesX * 4];
+  for (int j = 0; j < kKeys; ++j) {
+    const int key = j / 4 * 4 * T::kKvLanesY + j % 4;
+    for (int c = 0; c < kCols; c += 4) {
+      if (key < keys - my_key) {
+        float* const place = &mine[key * kHeadDim + c * T::kKvLanesX];
+        float4 total = first ? make_float4(0.f, 0.f, 0.f, 0.f) : load4(place);
+        add_scaled(&total.x, factor, make_float4(sum[j][c], sum[j][c + 1], sum[j][c + 2], sum[j][c + 3]));
+        store4(place, total);
+      }
+      for (int i = 0; i < 4; ++i) sum[j][c + i] = 0.f;
+    }
+  }
+}
+
 // Of the first query tile that sees a key.
-__host__ __device__ inline int first_query(const Problem& p, int key) {
-  return p.causal ? max(0, key - (p.seqlen_k - p.seqlen_q)) / kBlockM * kBlockM : 0;  // @first-query
+__host__ __device__ inline int first_query(const Problem& problem, int key) {
+  return problem.causal ? max(0, key - (problem.seqlen_k - problem.seqlen_q)) / kBlockM * kBlockM : 0;  // @first-query
 }
 
 template <int kHeadDim>
 __global__ void __launch_bounds__(kThreads)
-    backward_kernel(const Problem p, const float* q, const float* k, const float* v, const float* d_o,
+    backward_kernel(const Problem problem, const float* q, const float* k, const float* v, const float* d_o,
                     const float* softmax_lse, const float* d_sum, float* dq, float* dk, float* dv) {
   using T = Shape<kHeadDim>;
   constexpr int kBlockN = T::kBlockN;
@@ -164,22 +193,23 @@ __global__ void __launch_bounds__(kThreads)
 
   // Full: the key tiles of a head side by side, to share its Q and dO in L2. Causal: the first keys have most to do, so
   // the first tiles of all heads start first.
-  const int key_tiles = ceil_div(p.seqlen_k, kBlockN), kv_heads = gridDim.x / key_tiles;  // of all sequences
-  const int first_key = int(p.causal ? blockIdx.x / kv_heads : blockIdx.x % key_tiles) * kBlockN;
-  const size_t kv_head = p.causal ? blockIdx.x % kv_heads : blockIdx.x / key_tiles;  // over [batch, kv_heads]
-  const int group = p.heads / p.kv_heads, keys_left = p.seqlen_k - first_key;
-  const int diagonal = p.seqlen_k - p.seqlen_q;  // causal: query i sees the keys <= i + diagonal
+  const int key_tiles = ceil_div(problem.seqlen_k, kBlockN), kv_heads = gridDim.x / key_tiles;  // of all sequences
+  const int first_key = int(problem.causal ? blockIdx.x / kv_heads : blockIdx.x % key_tiles) * kBlockN;
+  const size_t kv_head = problem.causal ? blockIdx.x % kv_heads : blockIdx.x / key_tiles;  // over [batch, kv_heads]
+  const int group = problem.heads / problem.kv_heads, keys_left = problem.seqlen_k - first_key;
+  const int diagonal = problem.seqlen_k - problem.seqlen_q;  // causal: query i sees the keys <= i + diagonal
 
-  const size_t kv_offset = (kv_head * p.seqlen_k + first_key) * kHeadDim;
+  const size_t kv_offset = (kv_head * problem.seqlen_k + first_key) * kHeadDim;
   load_tile<kHeadDim, kBlockN>(k_tile, &k[kv_offset], keys_left);
   load_tile<kHeadDim, kBlockN>(v_tile, &v[kv_offset], keys_left);
   float dk_sum[T::kKvKeys][T::kKvCols] = {}, dv_sum[T::kKvKeys][T::kKvCols] = {};
+  int tiles = 0;  // query tiles so far
   const int ty = threadIdx.x / T::kScoreLanesX, tx = threadIdx.x % T::kScoreLanesX;
 
   for (size_t head = kv_head * group; head < (kv_head + 1) * group; ++head) {  // @next-head: over [batch, heads]
-    for (int query = first_query(p, first_key); query < p.seqlen_q; query += kBlockM) {
-      const int rows = p.seqlen_q - query;
-      const size_t row0 = head * p.seqlen_q + query;
+    for (int query = first_query(problem, first_key); query < problem.seqlen_q; query += kBlockM) {
+      const int rows = problem.seqlen_q - query;
+      const size_t row0 = head * problem.seqlen_q + query;
       __syncthreads();  // all threads have read the Q, dO, P, dS, LSE and D before these
       load_tile<kHeadDim, kBlockM>(q_tile, &q[row0 * kHeadDim], rows);
       load_tile<kHeadDim, kBlockM>(do_tile, &d_o[row0 * kHeadDim], rows);
@@ -197,8 +227,9 @@ __global__ void __launch_bounds__(kThreads)
         const int row = ty + i * T::kScoreLanesY;
         for (int j = 0; j < T::kKeys; ++j) {
           const int key = tx + j * T::kScoreLanesX;
-          const bool seen = row < rows && key < keys_left && (!p.causal || first_key + key <= query + row + diagonal);
-          const float weight = seen ? expf(s[i][j] * p.softmax_scale - stats[row]) : 0.f;
+          const bool seen =
+              row < rows && key < keys_left && (!problem.causal || first_key + key <= query + row + diagonal);
+          const float weight = seen ? expf(s[i][j] * problem.softmax_scale - stats[row]) : 0.f;
           p_tile[row * T::kScoreStride + key] = weight;
           ds_tile[row * T::kScoreStride + key] = weight * (dp[i][j] - stats[kBlockM + row]);  // @ds
         }
@@ -207,24 +238,18 @@ __global__ void __launch_bounds__(kThreads)
 
       multiply_atb<kHeadDim>(dv_sum, p_tile, do_tile);
       multiply_atb<kHeadDim>(dk_sum, ds_tile, q_tile);
-      add_dq<kHeadDim>(&dq[row0 * kHeadDim], ds_tile, k_tile, rows, p.softmax_scale);
-    }
-  }
+      add_dq<kHeadDim>(&dq[row0 * kHeadDim], ds_tile, k_tile, rows, problem.softmax_scale);
 
-  for (int j = 0; j < T::kKvKeys; ++j) {
-    const int key = j / 4 * 4 * T::kKvLanesY + threadIdx.x / T::kKvLanesX * 4 + j % 4;
-    if (key >= keys_left) break;
-    for (int c = 0; c < T::kKvCols; c += 4) {
-      const size_t place = kv_offset + key * kHeadDim + c * T::kKvLanesX + threadIdx.x % T::kKvLanesX * 4;
-      const float *x = &dk_sum[j][c], *y = &dv_sum[j][c];
-      const float scale = p.softmax_scale;
-      store4(&dk[place], make_float4(x[0] * scale, x[1] * scale, x[2] * scale, x[3] * scale));
-      store4(&dv[place], make_float4(y[0], y[1], y[2], y[3]));
+      const bool last = head == (kv_head + 1) * group - 1 && query + kBlockM >= problem.seqlen_q;
+      if (++tiles % kSumTiles == 0 || last) {
+        move_sum<kHeadDim>(&dk[kv_offset], dk_sum, problem.softmax_scale, keys_left, tiles <= kSumTiles);
+        move_sum<kHeadDim>(&dv[kv_offset], dv_sum, 1.f, keys_left, tiles <= kSumTiles);
+      }
     }
   }
 }
 
-// Before it: D = rowsum(dO * O) by a warp a row, and zeros for dQ, which is only ever added to.
+// Before it: D = rowsum(dO * O), a row per warp, and zeros for dQ, which is only ever added to.
 template <int kHeadDim>
 __global__ void prepare_kernel(const float* o, const float* d_o, float* d_sum, float* dq, size_t rows) {
   const size_t row = (size_t(blockIdx.x) * blockDim.x + threadIdx.x) / kWarpSize;
@@ -240,39 +265,54 @@ __global__ void prepare_kernel(const float* o, const float* d_o, float* d_sum, f
 
 template <int kHeadDim>
 void start(const flash::BackwardArgs& a, const flash::Plan& plan, void* workspace, flash::Stream stream) {
-  const Problem& p = a.problem;
-  const size_t rows = flash::q_rows(p);
+  const Problem& problem = a.problem;
+  const size_t rows = flash::q_rows(problem);
   launch(prepare_kernel<kHeadDim>, unsigned((rows + 7) / 8), 8 * kWarpSize, 0, stream,  // @prepare
          a.o, a.d_o, workspace, a.dq, rows);
-  launch(backward_kernel<kHeadDim>, unsigned(p.batch * p.kv_heads * ceil_div(p.seqlen_k, plan.block_n)), kThreads,
-         plan.shared_bytes, stream, p, a.q, a.k, a.v, a.d_o, a.softmax_lse, workspace, a.dq, a.dk, a.dv);
+  launch(backward_kernel<kHeadDim>,
+         unsigned(problem.batch * problem.kv_heads * ceil_div(problem.seqlen_k, plan.block_n)), kThreads,
+         plan.shared_bytes, stream, problem, a.q, a.k, a.v, a.d_o, a.softmax_lse, workspace, a.dq, a.dk, a.dv);
 }
 
 void backward(const flash::BackwardArgs& a, const flash::Plan& plan, void* workspace, flash::Stream stream) {
   const int head_dim = a.problem.head_dim;
-  (head_dim == 32 ? start<32> : head_dim == 64 ? start<64> : start<128>)(a, plan, workspace, stream);
+  const auto run = head_dim == 32 ? start<32> : head_dim == 64 ? start<64> : start<128>;
+  run(a, plan, workspace, stream);
 }
 
-flash::Plan plan(const Problem& p, const flash::Device& device) {
+flash::Plan plan(const Problem& problem, const flash::Device& device) {
   flash::Plan plan;
-  plan.block_m = kBlockM, plan.block_n = block_n(p.head_dim);
-  plan.workspace_bytes = flash::q_rows(p) * sizeof(float);  // D
-  const int floats = p.head_dim == 32   ? Shape<32>::kFloats
-                     : p.head_dim == 64 ? Shape<64>::kFloats
-                                        : Shape<128>::kFloats;
+  plan.block_m = kBlockM;
+  plan.block_n = block_n(problem.head_dim);
+  plan.workspace_bytes = flash::q_rows(problem) * sizeof(float);  // D
+  const int floats = problem.head_dim == 32   ? Shape<32>::kFloats
+                     : problem.head_dim == 64 ? Shape<64>::kFloats
+                                              : Shape<128>::kFloats;
   plan.shared_bytes = floats * sizeof(float);
-  plan.refusal = flash::tiles_refusal(kName, plan, p, device);
-  if (p.deterministic) {
-    plan.refusal = std::string(kName) +
-                   " adds to dQ by atomics, in an order that varies: --deterministic is for 06_backward/2_tensor_core";
+  plan.refusal = flash::tiles_refusal(kName, plan, problem, device);
+  if (problem.deterministic) {
+    plan.refusal =
+        std::string(kName) +
+        " adds to dQ by atomics, in an order that varies: --deterministic is for 06_backward/4_deterministic";
   }
-  const double rows = double(flash::q_rows(p)), heads = double(p.batch) * p.heads, row = 4 * p.head_dim;  // bytes a row
-  const double kv_rows = double(p.batch) * p.kv_heads * p.seqlen_k;
+  const double rows = double(flash::q_rows(problem)), heads = double(problem.batch) * problem.heads,
+               row = 4 * problem.head_dim;  // bytes per row
+  const double all_kv_heads = double(problem.batch) * problem.kv_heads, kv_rows = all_kv_heads * problem.seqlen_k;
   double query_rows = 0;  // that the key tiles of a head read together
-  for (int key = 0; key < p.seqlen_k; key += plan.block_n) query_rows += flash::queries_visited(p, key, kBlockM);
-  plan.traffic = {
-      2 * rows * row + 2 * kv_rows * row + heads * query_rows * (2 * row + 8),  // O, dO; K, V; Q, dO, LSE, D
-      rows * (row + 4) + heads * query_rows * row + 2 * kv_rows * row};         // zeros, D; atomic adds; dK, dV
+  double moved_rows = 0;  // of dK, and of dV, by the blocks of a key head: each of its rows once or more
+  for (int key = 0; key < problem.seqlen_k; key += plan.block_n) {
+    const int queries = flash::queries_visited(problem, key, kBlockM);
+    const int tiles = problem.heads / problem.kv_heads * ceil_div(queries, kBlockM);
+    query_rows += queries;
+    moved_rows += double(std::min(plan.block_n, problem.seqlen_k - key)) * ceil_div(tiles, kSumTiles);
+  }
+  moved_rows *= all_kv_heads;
+  plan.traffic.read_bytes = 2 * rows * row + 2 * kv_rows * row    // O, dO; K, V
+                            + heads * query_rows * (2 * row + 8)  // Q, dO, LSE, D
+                            + 2 * (moved_rows - kv_rows) * row;   // dK, dV, but for the first time
+  plan.traffic.write_bytes = rows * (row + 4)                     // zeros, D
+                             + heads * query_rows * row           // atomic adds
+                             + 2 * moved_rows * row;              // dK, dV
   return plan;
 }
 

@@ -14,7 +14,9 @@ using tests::make_problem;
 
 namespace {
 
-bool tensor_cores() { return tests::step().uses_tensor_cores; }  // 06.2
+bool tensor_cores() { return tests::step().uses_tensor_cores; }  // 06.2 to 06.4
+bool two_teams() { return tests::step().number >= "06.3"; }
+bool takes_deterministic() { return tests::step().number == "06.4"; }
 
 // A problem with every unevenness: batch, groups, lengths that no tile divides, and causal rows that see no key.
 Problem uneven(int head_dim, int seqlen_q = 75, int seqlen_k = 41) {
@@ -92,7 +94,7 @@ TEST_CASE("06 asks for the bytes its formula says") {
   if (!tests::watched()) return;
   for (int head_dim : tests::step().head_dims) {
     for (bool deterministic : {false, true}) {
-      if (deterministic && !tensor_cores()) continue;
+      if (deterministic && !takes_deterministic()) continue;
       for (Problem p : {uneven(head_dim), uneven(head_dim, 33, 150), make_problem(1, 1, head_dim),
                         make_problem(128, 128, head_dim), make_problem(5, 130, head_dim)}) {
         p.deterministic = deterministic;
@@ -167,14 +169,14 @@ TEST_CASE("06 sums dK and dV over the query heads that share a key head") {
   }
 }
 
-TEST_CASE("06 computes each weight once a key tile, and stores none") {
+TEST_CASE("06 computes each weight once per key tile, and stores none") {
   if (!tests::watched()) return;
   const Problem p = uneven(64);
   const Counts counts = tests::counts_of(p);
   if (!tensor_cores()) {
     CHECK(counts.exps == visible_pairs(p));
   } else {
-    CHECK(counts.exps == uint64_t(p.batch * p.heads) * 128 * 128);  // one tile of 128 x 128 a head
+    CHECK(counts.exps == uint64_t(p.batch * p.heads) * 128 * 128);  // one tile of 128 x 128 per head
     Problem two = make_problem(256, 256, 64);
     CHECK(tests::counts_of(two).exps == 256 * 256);
     two.causal = true;  // of four tiles three are seen
@@ -191,15 +193,28 @@ TEST_CASE("06 has no bank conflicts") {
   }
 }
 
-TEST_CASE("06.1 refuses --deterministic by name") {
+TEST_CASE("06.1 moves dK and dV out of its registers every 512 queries") {
   if (tensor_cores()) return;
-  Problem p = make_problem(8, 8, 64);
-  p.deterministic = true;
-  tests::require_refused(p, "2_tensor_core");
+  Problem p = make_problem(tests::watched() ? 530 : 16384, 5, 64);
+  if (tests::watched()) {
+    tests::require_traffic(p);  // 34 query tiles: two moves
+    p.heads = 2;                // of 265 queries, one move
+    p.seqlen_q = 256;           // 32 query tiles: exactly one
+    tests::require_traffic(p);
+  } else {
+    tests::require_pass(p);  // in one running sum, dK and dV would be refused
+  }
 }
 
-TEST_CASE("06.2 --deterministic gives the same bits whatever runs first") {
-  if (!tensor_cores() || !plan_for(tests::step(), uneven(64), tests::device()).refusal.empty()) return;
+TEST_CASE("06.1 to 06.3 refuse --deterministic by name") {
+  if (takes_deterministic()) return;
+  Problem p = make_problem(8, 8, 64);
+  p.deterministic = true;
+  tests::require_refused(p, "4_deterministic");
+}
+
+TEST_CASE("06.4 --deterministic gives the same bits whatever runs first") {
+  if (!takes_deterministic() || !plan_for(tests::step(), uneven(64), tests::device()).refusal.empty()) return;
   for (Dtype dtype : {Dtype::bf16, Dtype::fp16}) {
     for (int head_dim : {64, 128}) {
       Problem p = tests::watched() ? uneven(head_dim) : uneven(head_dim, 140, 150);
@@ -220,8 +235,8 @@ TEST_CASE("06.2 --deterministic gives the same bits whatever runs first") {
   }
 }
 
-TEST_CASE("06.2 --deterministic passes where the other order does") {
-  if (!tensor_cores()) return;
+TEST_CASE("06.4 --deterministic passes where the other order does") {
+  if (!takes_deterministic()) return;
   for (const tests::Case& c : tests::awkward_cases()) {
     Problem p = c.problem;
     if (p.dtype == Dtype::fp16) continue;
@@ -230,14 +245,15 @@ TEST_CASE("06.2 --deterministic passes where the other order does") {
   }
 }
 
-TEST_CASE("06.2 multiplies five times a tile, with --deterministic seven times and without atomics") {
+TEST_CASE("06.2 to 06.4 multiply five times per tile; --deterministic seven times and without atomics") {
   if (!tests::watched() || !tensor_cores()) return;
   for (int head_dim : {64, 128}) {
     Problem p = make_problem(256, 256, head_dim);
     const uint64_t product = uint64_t(2) * 256 * 256 * head_dim / 4096;  // an m16n8k16 is 4096 operations
     Counts counts = tests::counts_of(p);
     CHECK(counts.mmas == 5 * product);
-    CHECK(counts.atomics == uint64_t(2) * 256 * head_dim / 32);  // dQ once a key tile of 128, a warp at a time
+    CHECK(counts.atomics == uint64_t(2) * 256 * head_dim / 32);  // dQ once per key tile of 128, a warp at a time
+    if (!takes_deterministic()) continue;
     p.deterministic = true;
     counts = tests::counts_of(p);
     CHECK(counts.mmas == 7 * product);

@@ -1,5 +1,5 @@
-// What the two kernels of 06.2 that walk over tiles are made of: their parameters, tiles in shared memory, products of
-// fragments. The lane maps are drawn in common/kernel/ptx/; ldmatrix and the swizzle are step 05's.
+// What the tensor-core landings' kernels are made of: what they are given, a block's walk, tiles in shared memory,
+// products of fragments. The lane maps are drawn in common/kernel/ptx/; ldmatrix and the swizzle are step 05's.
 #pragma once
 #include <type_traits>
 
@@ -8,28 +8,42 @@
 #include "common/kernel/ptx/ldmatrix.cuh"
 #include "common/kernel/ptx/mma.cuh"
 #include "common/kernel/ptx/pack.cuh"
-#include "common/problem/problem.h"
+#include "common/kernel/step.h"
+#include "common/problem/mask.h"
 
 namespace {
 
 constexpr float kLog2e = 1.44269504f;
 
-// P is kept 2^14 times too large in fp16, which knows no number between 0 and 6e-8 and few below 6e-5: P <= 1.
+// P is kept 2^14 times too large in fp16, which has no number between 0 and 6e-8 and few below 6e-5: P <= 1.
 template <class Element>
 constexpr int kPExponent = std::is_same_v<Element, __half> ? 14 : 0;
 template <class Element>
 constexpr float kPUnit = 1.f / (1 << kPExponent<Element>);  // 1 in units of P
 
-// What the kernels are given. The tensors as in common/problem.h.
-struct Params {
-  const void *q, *k, *v, *d_o;
-  const float *lse2, *d_sum;  // workspace [batch, heads, padded_q]: LSE in base 2 and units of P (+inf: no key), D
-  float* dq_accum;            // workspace [batch, heads, padded_q, head_dim] in patches; nullptr: dQ isn't wanted
-  void *dq, *dk, *dv;
-  int heads, kv_heads, seqlen_q, seqlen_k, padded_q;
-  float scale;
-  bool causal;
-  __host__ __device__ int diagonal() const { return seqlen_k - seqlen_q; }  // query i sees the keys <= i + diagonal
+// What the kernels are given: the problem, the tensors, and the workspace, whose rows are [batch, heads, padded_q].
+struct Params : flash::BackwardArgs {
+  float* lse2;   // LSE in base 2 and units of P; +inf for a row that sees no key
+  float* d_sum;  // D
+  float* dq_accum;
+  int padded_q;
+};
+
+// ---- a block's walk ----
+
+// The query tiles that see a key tile, head by head of those that share the keys. A step is one tile of one head.
+template <int kBlockM>
+struct Walk {
+  __device__ Walk(const flash::Problem& problem, int first_key, size_t kv_head)
+      : first_head(kv_head * (problem.heads / problem.kv_heads)),
+        first_tile(flash::first_query(problem, first_key) / kBlockM),
+        head_steps(ceil_div(problem.seqlen_q, kBlockM) - first_tile),
+        steps(head_steps * (problem.heads / problem.kv_heads)) {}
+  __device__ size_t head(int step) const { return first_head + step / head_steps; }
+  __device__ int query(int step) const { return (first_tile + step % head_steps) * kBlockM; }
+
+  size_t first_head;  // over [batch, heads]
+  int first_tile, head_steps, steps;
 };
 
 // ---- tiles in shared memory: rows of kCols elements, 16-byte chunk c of row r stored at c ^ r % 8 ----
@@ -39,9 +53,9 @@ __device__ __forceinline__ int swizzled(int row, int chunk) {
   return row * kCols + (chunk ^ row % 8) * 8;
 }
 
-// The row of 16 bytes that this lane names to ldmatrix_x4 for the 16 x 16 patch at (row, col): its four matrices in
-// the order down, then right (an A operand; with .trans a B operand stored [k][n]), or right, then down (a B operand
-// stored [n][k]).
+// The row of 16 bytes that this lane names to ldmatrix_x4 for the 16 x 16 patch at (row, col). down_first: its four
+// matrices in the order down, then right (an A operand; with .trans a B operand stored [k][n]); right_first: right, then
+// down (a B operand stored [n][k]).
 template <int kCols, class Element>
 __device__ __forceinline__ const Element* down_first(const Element* tile, int row, int col) {
   const int lane = threadIdx.x % kWarpSize;
@@ -66,6 +80,22 @@ __device__ __forceinline__ void copy_tile(Element* tile, const void* matrix, siz
   }
 }
 
+// Starts the copy of a step's Q and dO, [Q, dO][kBlockM][kHeadDim], and of its LSE and D, [LSE, D][kBlockM].
+template <class T, class Element>
+__device__ __forceinline__ void copy_queries(Element* q_tile, float* stats, const Params& params,
+                                             const Walk<T::kBlockM>& walk, int step) {
+  constexpr int kBlockM = T::kBlockM;
+  const int query = walk.query(step), rows = params.problem.seqlen_q - query;
+  const size_t offset = (walk.head(step) * params.problem.seqlen_q + query) * T::kHeadDim;
+  copy_tile<kBlockM, T::kHeadDim, T::kThreads>(q_tile, params.q, offset, rows);
+  copy_tile<kBlockM, T::kHeadDim, T::kThreads>(q_tile + kBlockM * T::kHeadDim, params.d_o, offset, rows);
+  if (threadIdx.x < 2 * kBlockM / 4) {
+    const int is_d = threadIdx.x / (kBlockM / 4), i = threadIdx.x % (kBlockM / 4) * 4;
+    const float* const source = is_d ? params.d_sum : params.lse2;
+    cp_async<16>(stats + is_d * kBlockM + i, source + walk.head(step) * params.padded_q + query + i);
+  }
+}
+
 // ---- products: c += a b for two neighbouring n8 tiles of c ----
 
 template <class Element>
@@ -74,7 +104,7 @@ __device__ __forceinline__ void mma_pair(float (&c)[2][4], const uint32_t (&a)[4
   mma_m16n8k16<Element>(c[1], a, b[1]);
 }
 
-// x = A B^T, A [kRows x 16, kCols] and B [kPairs x 16, kCols] both stored along kCols: S^T, dP^T; S, dP.
+// x += A B^T, A [kRows x 16, kCols] and B [kPairs x 16, kCols] both stored along kCols: S^T, dP^T; S, dP.
 template <int kCols, int kRows, int kPairs, class Element>
 __device__ __forceinline__ void multiply_abt(float (&x)[kRows][kPairs][2][4], const Element* a_tile,
                                              const Element* b_tile) {
@@ -108,9 +138,10 @@ __device__ __forceinline__ void multiply_ab(float (&x)[kRows][kCols / 16][2][4],
 // Scores that don't count become -inf: keys past the end and, causal, keys after the query. first_key and first_query
 // are those of this lane's first element; x is [keys, queries] if transposed, else [queries, keys].
 template <bool kTransposed, int kRows, int kPairs>
-__device__ __forceinline__ void mask(float (&x)[kRows][kPairs][2][4], int first_key, int first_query, const Params& p) {
-  const int keys = p.seqlen_k - first_key;  // that are left, from this lane's first
-  const int reach = p.causal ? first_query + p.diagonal() - first_key : p.seqlen_k;
+__device__ __forceinline__ void mask(float (&x)[kRows][kPairs][2][4], int first_key, int first_query,
+                                     const flash::Problem& problem) {
+  const int keys = problem.seqlen_k - first_key;  // that are left, from this lane's first
+  const int reach = problem.causal ? first_query + problem.seqlen_k - problem.seqlen_q - first_key : problem.seqlen_k;
 #pragma unroll
   for (int m = 0; m < kRows; ++m) {
     for (int n = 0; n < kPairs; ++n) {

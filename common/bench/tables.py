@@ -128,7 +128,7 @@ def of_05_peers(data):
 
 def of_06_peers(data):
     bench = Bench(data("h200_bf16.csv"))
-    return side_by_side(bench, ("torch_flash", "torch_cudnn", *landings_of("06.2")), "backward", "bf16")
+    return side_by_side(bench, ("torch_flash", "torch_cudnn", *landings_of("06.3")), "backward", "bf16")
 
 
 def of_034(data):

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "common/check/blocks.h"
 #include "common/problem/layout.h"
 #include "common/problem/mask.h"
 #include "common/problem/row_math.h"
@@ -36,7 +37,8 @@ std::vector<double> norms(const std::vector<float>& rows, int n) {
   return result;
 }
 
-// See expected.h: the part of the result, added by finish_units, and the part of a term have the same form.
+// See expected.h, for n additions: the part of the result, added by finish_units, and the part of a term have the same
+// form.
 double summing_error2(double n, double term) { return square(kUnitFp32 * term) * n / 2; }
 
 // See expected.h: what tensor cores cut off a dot product of n terms.
@@ -165,6 +167,7 @@ ExpectedRow ExpectedBackward::dq_row(int b, int h, int i) const {
   const int keys = visible_keys(p_, i);
   const size_t q = q_row_index(p_, b, h, i);
   const double scale = p_.softmax_scale;
+  const double sums = additions(keys, block_of_keys(keys));
   ExpectedRow dq{std::vector<double>(d, 0.0), std::vector<double>(d, 0.0)};
   std::vector<double> weighted_keys(d, 0.0);
   for (int j = 0; j < keys; ++j) {
@@ -173,12 +176,12 @@ ExpectedRow ExpectedBackward::dq_row(int b, int h, int i) const {
     const float* k = &in_.k[kv * d];
     add_scaled(dq.value.data(), scale * term.ds, k, d);
     add_scaled(weighted_keys.data(), term.probability, k, d);
-    add_scaled_squares(dq.unit.data(), square(scale) * (term.ds_error2 + summing_error2(keys, term.ds)), k, d);
+    add_scaled_squares(dq.unit.data(), square(scale) * (term.ds_error2 + summing_error2(sums, term.ds)), k, d);
   }
   // D's error is the same in every term of the row: it doesn't average out.
   for (int c = 0; c < d; ++c) dq.unit[c] += square(scale * weighted_keys[c]) * d_error2_[q];
   if (keys > 0)
-    finish_units(p_.dtype, keys + 2 * square(softmax_lse_[q]), &dq);  // LSE's scaling moves the row as a whole
+    finish_units(p_.dtype, sums + 2 * square(softmax_lse_[q]), &dq);  // LSE's scaling moves the row as a whole
   return dq;
 }
 
@@ -189,20 +192,21 @@ void ExpectedBackward::dkv_row(int b, int kv_head, int j, ExpectedRow* dk, Expec
   *dk = ExpectedRow{std::vector<double>(d, 0.0), std::vector<double>(d, 0.0)};
   *dv = *dk;
   const double terms = double(group_size(p_)) * (p_.seqlen_q - first_query(p_, j));
+  const double sums = additions(terms, block_of_queries(terms));
   for (int h = kv_head * group_size(p_); h < (kv_head + 1) * group_size(p_); ++h) {
     for (int i = first_query(p_, j); i < p_.seqlen_q; ++i) {
       const size_t q = q_row_index(p_, b, h, i);
       const Pair term = pair(q, kv);
       add_scaled(dk->value.data(), scale * term.ds, &in_.q[q * d], d);
-      add_scaled_squares(dk->unit.data(), square(scale) * (term.ds_error2 + summing_error2(terms, term.ds)),
+      add_scaled_squares(dk->unit.data(), square(scale) * (term.ds_error2 + summing_error2(sums, term.ds)),
                          &in_.q[q * d], d);
       add_scaled(dv->value.data(), term.probability, &in_.d_o[q * d], d);
-      add_scaled_squares(dv->unit.data(), term.probability_error2 + summing_error2(terms, term.probability),
+      add_scaled_squares(dv->unit.data(), term.probability_error2 + summing_error2(sums, term.probability),
                          &in_.d_o[q * d], d);
     }
   }
-  finish_units(p_.dtype, terms, dk);
-  finish_units(p_.dtype, terms, dv);
+  finish_units(p_.dtype, sums, dk);
+  finish_units(p_.dtype, sums, dv);
 }
 
 }  // namespace flash

@@ -3,6 +3,10 @@
 //
 //   a sum of n terms in fp32: each of n partial sums is rounded. They are about as large as the larger of the result and
 //     the root of the terms' summed squares (a random walk): u32 sqrt(n / 2) of both. u32 = 2^-24
+//   the gradients' sums, over queries or over keys, may be summed up in blocks (blocks.h): b terms in a block, then n / b
+//     blocks, so b + n / b for n. With b = 1024 that is 23 u32 up to 65536 terms, where a running sum has grown to
+//     u32 sqrt(n / 2), eight times as much: a kernel that drifts is refused. O and LSE are sums over keys of n terms in
+//     one go, as an online softmax has them: it rescales its running sum
 //   so a dot product x . y of d terms: u32 sqrt((|x|^2 |y|^2 + d (x . y)^2) / 2), |x| the Euclidean norm
 //   P and dS, and then the output, are rounded to the dtype: u |P|, u |dS|, u |O|; u = 2^-24, 2^-11 (fp16), 2^-8 (bf16)
 //   an error e in a score is a relative error e in its P

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "common/check/blocks.h"
 #include "common/problem/dtype.h"
 #include "common/problem/layout.h"
 #include "common/problem/mask.h"
@@ -29,6 +30,28 @@ void dots_in_order(const float* x, const float* rows, int row_count, int n, floa
     products[r] = sum;
   }
 }
+
+// Rows added to one, in index order and block by block.
+class BlockedSum {
+ public:
+  BlockedSum(float* sum, int columns, int block) : sum_(sum), block_(block), share_(columns) {
+    std::fill(sum, sum + columns, 0.0f);
+  }
+  void add(float factor, const float* row) {
+    if (factor != 0) add_scaled(share_.data(), factor, row, int(share_.size()));
+    if (++terms_ % block_ == 0) finish();
+  }
+  void finish() {
+    for (size_t c = 0; c < share_.size(); ++c) sum_[c] += share_[c];
+    std::fill(share_.begin(), share_.end(), 0.0f);
+  }
+
+ private:
+  float* sum_;
+  int block_;
+  long long terms_ = 0;
+  std::vector<float> share_;
+};
 
 void round_row(Dtype dtype, float factor, float* row, int n) {
   for (int c = 0; c < n; ++c) row[c] = round_to(dtype, factor * row[c]);
@@ -70,15 +93,16 @@ void materialised_dq_row(const Problem& p, const Inputs& in, const std::vector<f
   const int keys = visible_keys(p, i);
   const size_t row = q_row_index(p, b, h, i);
   const float* k = kv_row(in.k.data(), p, b, kv_head_of(p, h), 0);
-  std::fill(dq, dq + d, 0.0f);
+  BlockedSum sum(dq, d, block_of_keys(keys));
   std::vector<float> s(keys), dp(keys);
   dots_in_order(q_row(in.q.data(), p, b, h, i), k, keys, d, s.data());
   dots_in_order(q_row(in.d_o.data(), p, b, h, i), kv_row(in.v.data(), p, b, kv_head_of(p, h), 0), keys, d, dp.data());
   for (int j = 0; j < keys; ++j) {
     const float probability = std::exp(s[j] * p.softmax_scale - softmax_lse[row]);
     const float ds = round_to(p.dtype, probability * (dp[j] - row_d[row]));
-    if (ds != 0) add_scaled(dq, ds, k + size_t(j) * d, d);
+    sum.add(ds, k + size_t(j) * d);
   }
+  sum.finish();
   round_row(p.dtype, p.softmax_scale, dq, d);
 }
 
@@ -87,10 +111,10 @@ void materialised_dkv_row(const Problem& p, const Inputs& in, const std::vector<
   const int d = p.head_dim;
   const float* k = kv_row(in.k.data(), p, b, kv_head, j);
   const float* v = kv_row(in.v.data(), p, b, kv_head, j);
-  std::fill(dk, dk + d, 0.0f);
-  std::fill(dv, dv + d, 0.0f);
   const int first = first_query(p, j);
   const int queries = p.seqlen_q - first;
+  const int block = block_of_queries(double(group_size(p)) * queries);
+  BlockedSum dk_sum(dk, d, block), dv_sum(dv, d, block);
   std::vector<float> s(queries), dp(queries);
   for (int h = kv_head * group_size(p); h < (kv_head + 1) * group_size(p); ++h) {
     const size_t row = q_row_index(p, b, h, first);
@@ -102,10 +126,12 @@ void materialised_dkv_row(const Problem& p, const Inputs& in, const std::vector<
       const float probability = std::exp(s[i] * p.softmax_scale - softmax_lse[row + i]);
       const float rounded = round_to(p.dtype, probability);
       const float ds = round_to(p.dtype, probability * (dp[i] - row_d[row + i]));
-      if (rounded != 0) add_scaled(dv, rounded, d_o + size_t(i) * d, d);
-      if (ds != 0) add_scaled(dk, ds, q + size_t(i) * d, d);
+      dv_sum.add(rounded, d_o + size_t(i) * d);
+      dk_sum.add(ds, q + size_t(i) * d);
     }
   }
+  dk_sum.finish();
+  dv_sum.finish();
   round_row(p.dtype, p.softmax_scale, dk, d);
   round_row(p.dtype, 1.0f, dv, d);
 }

@@ -1,6 +1,7 @@
 // Attention as a plain implementation computes it in the problem's own precision: inputs in the dtype, scores, sums
 // and softmax in fp32, P and dS (the operands of the second product) rounded to the dtype, outputs rounded to it.
-// Every sum runs in index order. Its error against fp64 is the checker's yardstick.
+// Every sum runs in index order; those of the gradients in blocks (blocks.h) where they are long. Its error against
+// fp64 is the checker's yardstick.
 #pragma once
 #include <vector>
 

@@ -368,7 +368,7 @@ class Bench(unittest.TestCase):
         """Every figure of measurements is drawn from what the bench and the ladder write."""
         data, figures = os.path.join(self.folder, "data"), os.path.join(self.folder, "figures")
         os.mkdir(data)
-        fp32, bf16 = [self.step("00_naive/naive"), self.step("04_flash_v2/flash_v2")], [self.step("05_tensor_core/3_pipeline"), self.step("06_backward/2_tensor_core")]
+        fp32, bf16 = [self.step("00_naive/naive"), self.step("04_flash_v2/flash_v2")], [self.step("05_tensor_core/3_pipeline"), self.step("06_backward/3_two_teams")]
         for name, steps, dtype in (("h200_fp32.csv", fp32, "fp32"), ("h200_bf16.csv", bf16, "bf16")):
             done = self.python("bench.py", *steps, "--seqlens", "512,1024", "--reps", "1", "--dtype", dtype, "--out", os.path.join(data, name))
             self.assertEqual(done.returncode, 0, done.stderr)

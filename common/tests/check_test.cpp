@@ -310,6 +310,36 @@ TEST_CASE("checker refuses wrong gradients") {
   }
 }
 
+TEST_CASE("checker refuses gradients that drift with the length of a running sum") {
+  const auto check = [](const Problem& p, int share) {
+    const Inputs in = make_inputs(p, Direction::backward, Dist::normal, 5);
+    Outputs out;
+    toy_forward(p, in, {}, &out);
+    BackwardVariant variant;
+    variant.share = share;
+    toy_backward(p, in, variant, &out);
+    return check_backward(p, in, out);
+  };
+  const int kRunning = 0, kLong = 65536;
+  Problem many_queries = problem(1, 2, 1, kLong / 2, 3, 32), many_keys = problem(1, 1, 1, 3, kLong, 32);
+
+  const CheckResult drift = check(many_queries, kRunning);  // as 06.1 once was
+  CHECK(drift.verdict == Verdict::fail);
+  CHECK(tensor(drift, "dK").verdict == Verdict::fail);
+  CHECK(tensor(drift, "dV").verdict == Verdict::fail);
+  CHECK(tensor(drift, "dQ").verdict == Verdict::pass);
+  CHECK(tensor(drift, "dV").max_error > 3 * tensor(drift, "dV").max_bound);
+  const CheckResult keys_drift = check(many_keys, kRunning);
+  CHECK(tensor(keys_drift, "dQ").verdict == Verdict::fail);
+  CHECK(tensor(keys_drift, "dK").verdict == Verdict::pass);
+
+  CHECK(check(many_queries, 512).verdict == Verdict::pass);  // as 06.1 sums now
+  CHECK(check(many_keys, 32).verdict == Verdict::pass);      // a tile's share at a time
+  many_queries.dtype = many_keys.dtype = Dtype::fp16;        // rounding to 16 bits hides it: tensor cores sum in one go
+  CHECK(check(many_queries, kRunning).verdict == Verdict::pass);
+  CHECK(check(many_keys, kRunning).verdict == Verdict::pass);
+}
+
 TEST_CASE("checker: dQ of one key is zero; noise passes there, garbage doesn't") {
   for (Dtype dtype : kDtypes) {
     for (Dist dist : kDists) {

@@ -135,16 +135,42 @@ void toy_forward(const Problem& p, const Inputs& in, const ForwardVariant& varia
                     &out->softmax_lse[q_row_index(p, b, h, i)]);
 }
 
+// Adds rows to one, `share` terms at a time or one by one.
+class ToySum {
+ public:
+  ToySum(int columns, int share) : total_(columns), part_(columns), share_(share) {}
+  void add(float factor, const float* row) {
+    for (size_t c = 0; c < part_.size(); ++c) part_[c] = std::fma(factor, row[c], part_[c]);
+    if (share_ != 0 && ++terms_ % share_ == 0) total();
+  }
+  void clear() {
+    std::fill(total_.begin(), total_.end(), 0.0f);
+    std::fill(part_.begin(), part_.end(), 0.0f);
+  }
+  const std::vector<float>& total() {
+    for (size_t c = 0; c < part_.size(); ++c) total_[c] += part_[c];
+    std::fill(part_.begin(), part_.end(), 0.0f);
+    return total_;
+  }
+
+ private:
+  std::vector<float> total_, part_;
+  int share_, terms_ = 0;
+};
+
 void toy_backward(const Problem& p, const Inputs& in, const BackwardVariant& variant, Outputs* out) {
   const BackwardFault fault = variant.fault;
   const int d = p.head_dim;
-  std::vector<float> dq(q_elements(p), 0.0f), dk(kv_elements(p), 0.0f), dv(kv_elements(p), 0.0f);
+  std::vector<float> dq(q_elements(p)), dk(kv_elements(p)), dv(kv_elements(p));
+  std::vector<ToySum> dk_sums(kv_elements(p) / d, ToySum(d, variant.share)), dv_sums = dk_sums;
   for (int b = 0; b < p.batch; ++b) {
     for (int h = 0; h < p.heads; ++h) {
       const int kv_head = kv_head_of(p, h);
       if (fault == BackwardFault::group_not_summed) {  // this head's sums replace the one's before
-        std::fill_n(kv_row(dk.data(), p, b, kv_head, 0), size_t(p.seqlen_k) * d, 0.0f);
-        std::fill_n(kv_row(dv.data(), p, b, kv_head, 0), size_t(p.seqlen_k) * d, 0.0f);
+        for (int j = 0; j < p.seqlen_k; ++j) {
+          dk_sums[kv_row_index(p, b, kv_head, j)].clear();
+          dv_sums[kv_row_index(p, b, kv_head, j)].clear();
+        }
       }
       for (int step = 0; step < p.seqlen_q; ++step) {
         const int i = variant.backwards ? p.seqlen_q - 1 - step : step;
@@ -163,6 +189,7 @@ void toy_backward(const Problem& p, const Inputs& in, const BackwardVariant& var
           s[j] = toy_dot(variant.dots, q, kv_row(in.k.data(), p, b, kv_head, j), d);
           maximum = std::max(maximum, s[j]);
         }
+        ToySum dq_sum(d, variant.share);
         for (int at = 0; at < keys; ++at) {
           const int j = variant.backwards ? keys - 1 - at : at;
           const float* k = kv_row(in.k.data(), p, b, kv_head, j);
@@ -175,18 +202,18 @@ void toy_backward(const Problem& p, const Inputs& in, const BackwardVariant& var
           if (variant.scale_early) ds *= p.softmax_scale;
           ds = round_to(p.dtype, ds);
           const float rounded = round_to(p.dtype, probability);
-          float* dq_i = &dq[row * d];
-          float* dk_j = kv_row(dk.data(), p, b, kv_head, j);
-          float* dv_j = kv_row(dv.data(), p, b, kv_head, j);
-          if (fault == BackwardFault::dq_of_last_tile && j % variant.tile_n == 0) std::fill(dq_i, dq_i + d, 0.0f);
-          for (int c = 0; c < d; ++c) {
-            dq_i[c] = std::fma(ds, k[c], dq_i[c]);
-            dk_j[c] = std::fma(ds, q[c], dk_j[c]);
-            dv_j[c] = std::fma(rounded, d_o[c], dv_j[c]);
-          }
+          if (fault == BackwardFault::dq_of_last_tile && j % variant.tile_n == 0) dq_sum.clear();
+          dq_sum.add(ds, k);
+          dk_sums[kv_row_index(p, b, kv_head, j)].add(ds, q);
+          dv_sums[kv_row_index(p, b, kv_head, j)].add(rounded, d_o);
         }
+        std::copy_n(dq_sum.total().data(), d, &dq[row * d]);
       }
     }
+  }
+  for (size_t row = 0; row < dk_sums.size(); ++row) {
+    std::copy_n(dk_sums[row].total().data(), d, &dk[row * d]);
+    std::copy_n(dv_sums[row].total().data(), d, &dv[row * d]);
   }
   const float late_scale = variant.scale_early ? 1.0f : p.softmax_scale;
   for (float& x : dq) x = round_to(p.dtype, fault == BackwardFault::dq_without_scale ? x : x * late_scale);

@@ -72,6 +72,7 @@ struct BackwardVariant {
   Exp exp = Exp::natural;
   bool scale_early = false;  // scale folded into dS before it is rounded
   bool backwards = false;    // key tiles (dQ) and queries (dK, dV) in falling order, as atomics may
+  int share = 0;             // terms of a gradient that are summed up apart, then added; 0: one running sum
   BackwardFault fault = BackwardFault::none;
 };
 // Takes O and LSE from `out`, writes dq, dk, dv.
