@@ -7,7 +7,7 @@ using tests::make_problem;
 
 namespace {
 
-// Unequal lengths, a ragged run of keys, several rows a block of the softmax, grouped heads.
+// Unequal lengths, a ragged run of keys, several rows per block of the softmax, grouped heads.
 std::vector<Problem> counted_problems() {
   std::vector<Problem> problems;
   for (int head_dim : {32, 64, 128}) {
@@ -59,7 +59,7 @@ TEST_CASE("00 refuses what a grid or the memory can't hold") {
   }
 }
 
-TEST_CASE("00's workspace is one float a pair of query and key") {
+TEST_CASE("00's workspace is one float per pair of query and key") {
   Problem p = make_problem(1000, 3000, 64);
   p.batch = 2;
   p.heads = 8;

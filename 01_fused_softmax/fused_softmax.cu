@@ -5,8 +5,8 @@
 //   m = max(scores), scores[key] = exp(scores[key] - m), l = sum(scores)
 //   o = sum over the keys of scores[key] * v[key], / l         the warps share out the keys, warp 0 adds their sums
 //
-// Traffic: bytes the threads ask for, with d = head_dim and one pair a query row and key that it sees:
-//   read   pairs * 4 * 2 d (K and V), and q once a warp: rows * 4 * kWarps * d
+// Traffic: bytes the threads ask for, with d = head_dim and a pair for each query row and key that it sees:
+//   read   pairs * 4 * 2 d (K and V), and q once per warp: rows * 4 * kWarps * d
 //   write  O and the LSE, nothing else
 // Limits: a row of scores must fit the shared memory of a block (227 KB on an H200: 57,000 keys); every row reads all
 // of K and V again.
@@ -33,7 +33,7 @@ __device__ __forceinline__ float warp_max(float x) {
 
 template <int kHeadDim>
 __global__ void fused_softmax_kernel(const float* q, const float* k, const float* v, float* o, float* softmax_lse,
-                                     Problem p) {
+                                     Problem problem) {
   constexpr int kColsPerLane = kHeadDim / kWarpSize;  // lane x of a warp owns columns x, x + 32, …
   float* scores = dynamic_shared<float>();            // [seqlen_k]: scores first, exp(score - m) later
   __shared__ float warp_m[kWarps];
@@ -43,13 +43,14 @@ __global__ void fused_softmax_kernel(const float* q, const float* k, const float
   const int warp = threadIdx.x / kWarpSize;
   const int lane = threadIdx.x % kWarpSize;
   const size_t row = blockIdx.x;  // over [batch, heads, seqlen_q]
-  const int i = int(row % p.seqlen_q);
-  const int head = int(row / p.seqlen_q % p.heads);
-  const size_t batch = row / p.seqlen_q / p.heads;
-  const size_t kv_head = batch * p.kv_heads + head / (p.heads / p.kv_heads);
-  const float* k_head = k + kv_head * p.seqlen_k * kHeadDim;
-  const float* v_head = v + kv_head * p.seqlen_k * kHeadDim;
-  const int keys = p.causal ? max(0, p.seqlen_k - p.seqlen_q + i + 1) : p.seqlen_k;  // the row sees keys 0 … keys - 1
+  const int i = int(row % problem.seqlen_q);
+  const int head = int(row / problem.seqlen_q % problem.heads);
+  const size_t batch = row / problem.seqlen_q / problem.heads;
+  const size_t kv_head = batch * problem.kv_heads + head / (problem.heads / problem.kv_heads);
+  const float* k_head = k + kv_head * problem.seqlen_k * kHeadDim;
+  const float* v_head = v + kv_head * problem.seqlen_k * kHeadDim;
+  // The row sees keys 0 … keys - 1.
+  const int keys = problem.causal ? max(0, problem.seqlen_k - problem.seqlen_q + i + 1) : problem.seqlen_k;
 
   float q_row[kColsPerLane];
   for (int n = 0; n < kColsPerLane; ++n) q_row[n] = q[row * kHeadDim + n * kWarpSize + lane];  // @load-q
@@ -60,11 +61,11 @@ __global__ void fused_softmax_kernel(const float* q, const float* k, const float
     float dot = 0.0f;
     for (int n = 0; n < kColsPerLane; ++n) dot += q_row[n] * k_row[n * kWarpSize + lane];  // @load-k
     dot = warp_sum(dot);
-    if (lane == 0) scores[key] = p.softmax_scale * dot;
+    if (lane == 0) scores[key] = problem.softmax_scale * dot;
   }
   __syncthreads();  // @scores-complete: each thread now reads scores that other warps wrote
 
-  // 2. Their softmax, but for the division: the maximum, then the exponentials and their sum.
+  // 2. Their softmax, except for the division: the maximum, then the exponentials and their sum.
   float m = -INFINITY;
   for (int key = threadIdx.x; key < keys; key += kThreads) m = fmaxf(m, scores[key]);
   m = warp_max(m);  // @warp-max
@@ -74,9 +75,9 @@ __global__ void fused_softmax_kernel(const float* q, const float* k, const float
 
   float l = 0.0f;
   for (int key = threadIdx.x; key < keys; key += kThreads) {
-    const float e = expf(scores[key] - m);
-    scores[key] = e;
-    l += e;
+    const float weight = expf(scores[key] - m);
+    scores[key] = weight;
+    l += weight;
   }
   l = warp_sum(l);
   if (lane == 0) warp_l[warp] = l;
@@ -86,8 +87,8 @@ __global__ void fused_softmax_kernel(const float* q, const float* k, const float
   float o_row[kColsPerLane] = {};
   for (int key = warp; key < keys; key += kWarps) {
     const float* v_row = v_head + size_t(key) * kHeadDim;
-    const float e = scores[key];
-    for (int n = 0; n < kColsPerLane; ++n) o_row[n] += e * v_row[n * kWarpSize + lane];  // @load-v
+    const float weight = scores[key];
+    for (int n = 0; n < kColsPerLane; ++n) o_row[n] += weight * v_row[n * kWarpSize + lane];  // @load-v
   }
   for (int n = 0; n < kColsPerLane; ++n) warp_o[warp][n * kWarpSize + lane] = o_row[n];
   __syncthreads();  // warp_o is complete
@@ -106,27 +107,27 @@ __global__ void fused_softmax_kernel(const float* q, const float* k, const float
 }
 
 void forward(const flash::ForwardArgs& args, const flash::Plan& plan, void*, flash::Stream stream) {
-  const Problem& p = args.problem;
-  const auto kernel = p.head_dim == 32   ? fused_softmax_kernel<32>
-                      : p.head_dim == 64 ? fused_softmax_kernel<64>
-                                         : fused_softmax_kernel<128>;
-  launch(kernel, unsigned(flash::q_rows(p)), kThreads, plan.shared_bytes, stream, args.q, args.k, args.v, args.o,
-         args.softmax_lse, p);
+  const Problem& problem = args.problem;
+  const auto kernel = problem.head_dim == 32   ? fused_softmax_kernel<32>
+                      : problem.head_dim == 64 ? fused_softmax_kernel<64>
+                                               : fused_softmax_kernel<128>;
+  launch(kernel, flash::q_rows(problem), kThreads, plan.shared_bytes, stream, args.q, args.k, args.v, args.o,
+         args.softmax_lse, problem);
 }
 
-flash::Plan plan(const Problem& p, const flash::Device& device) {
+flash::Plan plan(const Problem& problem, const flash::Device& device) {
   flash::Plan plan;
-  const double pairs = flash::flops(p, flash::Direction::forward) / (4 * p.head_dim);  // unmasked ones
-  const double q_read = double(flash::q_elements(p)) * kWarps;
-  const double kv_read = pairs * 2 * p.head_dim;
-  const double write = double(flash::q_elements(p)) + double(flash::q_rows(p));
+  const double pairs = flash::flops(problem, flash::Direction::forward) / (4 * problem.head_dim);  // unmasked ones
+  const double q_read = double(flash::q_elements(problem)) * kWarps;
+  const double kv_read = pairs * 2 * problem.head_dim;
+  const double write = double(flash::q_elements(problem)) + double(flash::q_rows(problem));
   plan.traffic = {4 * (q_read + kv_read), 4 * write};
 
-  plan.shared_bytes = p.seqlen_k * sizeof(float);
-  const size_t of_the_warps = kWarps * (2 + p.head_dim) * sizeof(float);               // warp_m, warp_l, warp_o
+  plan.shared_bytes = problem.seqlen_k * sizeof(float);
+  const size_t of_the_warps = kWarps * (2 + problem.head_dim) * sizeof(float);         // warp_m, warp_l, warp_o
   const size_t together = ceil_div(int(of_the_warps), 128) * 128 + plan.shared_bytes;  // scores start at 128 n
   plan.refusal = flash::shared_memory_refusal("01_fused_softmax", "a row of scores",
-                                              "seqlen_k " + std::to_string(p.seqlen_k), together, device);
+                                              "seqlen_k " + std::to_string(problem.seqlen_k), together, device);
   return plan;
 }
 

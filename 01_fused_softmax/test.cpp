@@ -88,7 +88,7 @@ TEST_CASE("01 writes O and the LSE to global memory and nothing else") {
   }
 }
 
-TEST_CASE("01 reads K and V coalesced: four sectors a request, every byte of them used") {
+TEST_CASE("01 reads K and V coalesced: four sectors per request, every byte of them used") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));

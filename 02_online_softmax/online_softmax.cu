@@ -4,8 +4,8 @@
 //
 //   m = max(m1, m2)    l = exp(m1 - m) l1 + exp(m2 - m) l2    o = exp(m1 - m) o1 + exp(m2 - m) o2
 //
-// Traffic: as 01's, bytes the threads ask for, with d = head_dim and one pair a query row and key that it sees:
-//   read   pairs * 4 * 2 d (K and V), and q once a warp: rows * 4 * kWarps * d
+// Traffic: as 01's, bytes the threads ask for, with d = head_dim and a pair for each query row and key that it sees:
+//   read   pairs * 4 * 2 d (K and V), and q once per warp: rows * 4 * kWarps * d
 //   write  O and the LSE, nothing else
 // Limits: any seqlen; but every row reads all of K and V again, and each key rescales the whole output.
 #include "common/kernel/cuda.cuh"
@@ -25,8 +25,8 @@ __device__ __forceinline__ float warp_sum(float x) {
   return x;
 }
 
-// The softmax of a row over some of its keys, not yet divided. A warp holds one: every lane m and l, and lane x the
-// columns x, x + 32, … of o.
+// The softmax of a row over some of its keys, not yet divided. A warp holds one: every lane has m and l, and lane x has
+// the columns x, x + 32, … of o.
 template <int kColsPerLane>
 struct Partial {
   float m = -INFINITY;         // @largest: the largest score
@@ -49,7 +49,7 @@ __device__ __forceinline__ Partial<kColsPerLane> merge(const Partial<kColsPerLan
 
 template <int kHeadDim>
 __global__ void online_softmax_kernel(const float* q, const float* k, const float* v, float* o, float* softmax_lse,
-                                      Problem p) {
+                                      Problem problem) {
   constexpr int kColsPerLane = kHeadDim / kWarpSize;  // lane x of a warp owns columns x, x + 32, …
   __shared__ float warp_m[kWarps];
   __shared__ float warp_l[kWarps];
@@ -58,13 +58,14 @@ __global__ void online_softmax_kernel(const float* q, const float* k, const floa
   const int warp = threadIdx.x / kWarpSize;
   const int lane = threadIdx.x % kWarpSize;
   const size_t row = blockIdx.x;  // over [batch, heads, seqlen_q]
-  const int i = int(row % p.seqlen_q);
-  const int head = int(row / p.seqlen_q % p.heads);
-  const size_t batch = row / p.seqlen_q / p.heads;
-  const size_t kv_head = batch * p.kv_heads + head / (p.heads / p.kv_heads);
-  const float* k_head = k + kv_head * p.seqlen_k * kHeadDim;
-  const float* v_head = v + kv_head * p.seqlen_k * kHeadDim;
-  const int keys = p.causal ? max(0, p.seqlen_k - p.seqlen_q + i + 1) : p.seqlen_k;  // the row sees keys 0 … keys - 1
+  const int i = int(row % problem.seqlen_q);
+  const int head = int(row / problem.seqlen_q % problem.heads);
+  const size_t batch = row / problem.seqlen_q / problem.heads;
+  const size_t kv_head = batch * problem.kv_heads + head / (problem.heads / problem.kv_heads);
+  const float* k_head = k + kv_head * problem.seqlen_k * kHeadDim;
+  const float* v_head = v + kv_head * problem.seqlen_k * kHeadDim;
+  // The row sees keys 0 … keys - 1.
+  const int keys = problem.causal ? max(0, problem.seqlen_k - problem.seqlen_q + i + 1) : problem.seqlen_k;
 
   float q_row[kColsPerLane];
   for (int n = 0; n < kColsPerLane; ++n) q_row[n] = q[row * kHeadDim + n * kWarpSize + lane];
@@ -78,7 +79,7 @@ __global__ void online_softmax_kernel(const float* q, const float* k, const floa
     for (int n = 0; n < kColsPerLane; ++n) dot += q_row[n] * k_row[n * kWarpSize + lane];  // @load-k
 
     Partial<kColsPerLane> one;
-    one.m = p.softmax_scale * warp_sum(dot);
+    one.m = problem.softmax_scale * warp_sum(dot);
     one.l = 1.0f;
     for (int n = 0; n < kColsPerLane; ++n) one.o[n] = v_row[n * kWarpSize + lane];  // @load-v
     seen = merge(seen, one);
@@ -105,19 +106,20 @@ __global__ void online_softmax_kernel(const float* q, const float* k, const floa
 }
 
 void forward(const flash::ForwardArgs& args, const flash::Plan&, void*, flash::Stream stream) {
-  const Problem& p = args.problem;
-  const auto kernel = p.head_dim == 32   ? online_softmax_kernel<32>
-                      : p.head_dim == 64 ? online_softmax_kernel<64>
-                                         : online_softmax_kernel<128>;
-  launch(kernel, unsigned(flash::q_rows(p)), kThreads, 0, stream, args.q, args.k, args.v, args.o, args.softmax_lse, p);
+  const Problem& problem = args.problem;
+  const auto kernel = problem.head_dim == 32   ? online_softmax_kernel<32>
+                      : problem.head_dim == 64 ? online_softmax_kernel<64>
+                                               : online_softmax_kernel<128>;
+  launch(kernel, flash::q_rows(problem), kThreads, 0, stream, args.q, args.k, args.v, args.o, args.softmax_lse,
+         problem);
 }
 
-flash::Plan plan(const Problem& p, const flash::Device&) {
+flash::Plan plan(const Problem& problem, const flash::Device&) {
   flash::Plan plan;
-  const double pairs = flash::flops(p, flash::Direction::forward) / (4 * p.head_dim);  // unmasked ones
-  const double q_read = double(flash::q_elements(p)) * kWarps;
-  const double kv_read = pairs * 2 * p.head_dim;
-  const double write = double(flash::q_elements(p)) + double(flash::q_rows(p));
+  const double pairs = flash::flops(problem, flash::Direction::forward) / (4 * problem.head_dim);  // unmasked ones
+  const double q_read = double(flash::q_elements(problem)) * kWarps;
+  const double kv_read = pairs * 2 * problem.head_dim;
+  const double write = double(flash::q_elements(problem)) + double(flash::q_rows(problem));
   plan.traffic = {4 * (q_read + kv_read), 4 * write};
   return plan;
 }

@@ -102,7 +102,7 @@ TEST_CASE("02 writes O and the LSE to global memory and nothing else") {
   }
 }
 
-TEST_CASE("02's shared memory holds a partial softmax a warp, whatever the seqlen") {
+TEST_CASE("02's shared memory holds one partial softmax per warp, whatever the seqlen") {
   if (!tests::watched()) return;
   for (int head_dim : {32, 64, 128}) {
     for (int seqlen_k : {1, 40, 200}) {
@@ -114,10 +114,10 @@ TEST_CASE("02's shared memory holds a partial softmax a warp, whatever the seqle
   }
 }
 
-TEST_CASE("02 pays for one pass with two exponentials a key and lane") {
+TEST_CASE("02 pays for one pass with two exponentials per key and lane") {
   if (!tests::watched()) return;
   for (const Problem& p : {make_problem(3, 8, 32), make_problem(5, 41, 64)}) {  // no warp without a key
-    const uint64_t merges = visible_pairs(p) + (kWarps - 1) * q_rows(p);        // one a key, and the warps' at the end
+    const uint64_t merges = visible_pairs(p) + (kWarps - 1) * q_rows(p);  // one per key, and the warps' at the end
     CHECK(tests::counts_of(p).exps == 2 * 32 * merges);
   }
 }

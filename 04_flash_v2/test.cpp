@@ -9,8 +9,8 @@ using tests::make_problem;
 
 namespace {
 
-// What the kernel was built with, seen from outside: a block has a thread a query row, and a problem of one query and
-// one key stores one whole tile of Q, of K and of V.
+// What the kernel was built with, seen from outside: a block has one thread per query row, and a problem of one
+// query and one key stores one whole tile of Q, of K and of V.
 struct Tiles {
   int block_m, block_n;
 };
@@ -108,7 +108,7 @@ TEST_CASE("04 writes O once, never reads it, and writes no score") {
   }
 }
 
-TEST_CASE("04 reads Q once, and K and V once a query tile") {
+TEST_CASE("04 reads Q once, and K and V once per query tile") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
@@ -135,7 +135,7 @@ TEST_CASE("04 has no bank conflict, and loads whole sectors") {
   }
 }
 
-TEST_CASE("04's barriers: two a key tile") {
+TEST_CASE("04's barriers: two per key tile") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     const Tiles tiles = tiles_of(p.head_dim);

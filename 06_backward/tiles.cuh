@@ -13,8 +13,6 @@
 
 namespace {
 
-constexpr float kLog2e = 1.44269504f;
-
 // P is kept 2^14 times too large in fp16, which has no number between 0 and 6e-8 and few below 6e-5: P <= 1.
 template <class Element>
 constexpr int kPExponent = std::is_same_v<Element, __half> ? 14 : 0;

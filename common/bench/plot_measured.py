@@ -7,7 +7,7 @@ from figure import (BLUE, GREEN, GREY, MARKERS, ORANGE, PALETTE, PURPLE, RED, SK
 from ladder import human_bytes
 from measure import MeasureError, is_backward, landings_for, name_of, number_of
 
-STEP_COLOURS = {"00": GREY, "01": SKY, "02": BLUE, "03": ORANGE, "04": GREEN, "05.1": SKY, "05.2": BLUE, "05.3": RED,
+STEP_COLOURS = {"00": GREY, "01": SKY, "02": BLUE, "03.1": PURPLE, "03.2": ORANGE, "04": GREEN, "05.1": SKY, "05.2": BLUE, "05.3": RED,
                 "06.1": PURPLE, "06.3": RED}
 PEER_STYLES = {"torch_flash": (GREEN, "FlashAttention-2 (PyTorch)"), "torch_cudnn": (ORANGE, "cuDNN (PyTorch)"),
                "torch_efficient": (RED, "efficient (PyTorch)"), "torch_math": (PURPLE, "plain (PyTorch)")}

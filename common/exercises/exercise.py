@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The classroom: `make exercises`, `make exercise 3x2`, `make check`, `make hint`, `make solution`, `make watch`.
+"""The classroom: `make exercises`, `make exercise 3.1x2`, `make check`, `make hint`, `make solution`, `make watch`.
 
-A student's files lie in work/, which git ignores: work/3x2_NAME.cu, the task beside it as .md, and what is passed so far
+A student's files lie in work/, which git ignores: work/3.1x2_NAME.cu, the task beside it as .md, and what is passed so far
 in work/state.json. Nothing of a student's is overwritten without FORCE=1, and then a backup is kept.
 """
 import difflib
@@ -54,7 +54,7 @@ def the_one(words, exercises, state):
     """The exercise a command is about: the one it names, else the current one."""
     word = words[0] if words else state["current"]
     if not word:
-        raise ExerciseError("no exercise is begun; `make exercises` lists them, `make exercise 3x2` begins one")
+        raise ExerciseError("no exercise is begun; `make exercises` lists them, `make exercise 3.1x2` begins one")
     return find_exercise(word, exercises)
 
 
@@ -140,7 +140,7 @@ def check(words, exercises, state):
     if words == ["all"]:
         begun = [e for e in exercises if started(e)]
         if not begun:
-            raise ExerciseError("no exercise is begun; `make exercise 3x2` begins one")
+            raise ExerciseError("no exercise is begun; `make exercise 3.1x2` begins one")
         right = [check_one(e, exercises, state, among_others=True) for e in begun]
         print(f"{sum(right)} of {len(right)} begun exercises are right.")
         return all(right)
@@ -199,7 +199,7 @@ def main(arguments):
         list_exercises(exercises, state)
     elif command == "begin":
         if not words:
-            raise ExerciseError("which one? `make exercise 3x2`; `make exercises` lists them")
+            raise ExerciseError("which one? `make exercise 3.1x2`; `make exercises` lists them")
         begin(find_exercise(words[0], exercises), state, force)
     elif command == "check":
         return 0 if check(words, exercises, state) else 1

@@ -55,7 +55,7 @@ class Exercise:
             raise ExerciseError(f"{path}: kind must be one of {', '.join(KINDS)}, not '{self.fields['kind']}'")
         if self.fields["kind"] == "idea" and "count" not in self.fields:
             raise ExerciseError(f"{path}: an idea exercise names the count that judges it ('count:')")
-        self.kernel = os.path.dirname(os.path.dirname(path)) + "/" + self.fields["kernel"]  # 03_flash_v1/flash_v1.cu
+        self.kernel = os.path.dirname(os.path.dirname(path)) + "/" + self.fields["kernel"]  # 03_flash_v1/1_tiles.cu
         self.landing = self.kernel[: -len(".cu")]
         self.title, self.kind = self.fields["title"], self.fields["kind"]
         self.points, self.minutes = int(self.fields["points"]), int(self.fields["minutes"])
@@ -66,7 +66,7 @@ class Exercise:
             for f in os.listdir(os.path.join(ROOT, os.path.dirname(path)))
             if re.fullmatch(re.escape(self.stem) + r"\.wrong\d+", f)
         )
-        self.id = ""  # 3x2: given by all_exercises()
+        self.id = ""  # 3.1x2: given by all_exercises()
 
     @property
     def chapter(self):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""`make grade SUBMISSIONS=dir`: for an instructor. dir/STUDENT/ holds a student's work files (3x2_NAME.cu, as in work/).
+"""`make grade SUBMISSIONS=dir`: for an instructor. dir/STUDENT/ holds a student's work files (3.1x2_NAME.cu, as in work/).
 
 Each file is built in its step's place and run as a process of its own, under a time and a memory limit, on inputs that
 this program draws anew (lengths and numbers that no test uses), the same for every student; SEED=… draws those of a

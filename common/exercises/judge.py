@@ -201,7 +201,7 @@ def failing_test(program):
 
 
 def judge(source, landing, exercise=None, out=None, say=lambda text: None, flags=""):
-    """The verdict on a kernel file in the place of `landing`'s, e.g. judge('work/3x2_a.cu', '03_flash_v1/flash_v1').
+    """The verdict on a kernel file in the place of `landing`'s, e.g. judge('work/3.1x2_a.cu', '03_flash_v1/1_tiles').
 
     `say` is told the compiler's warnings, and how far it is where the rest takes a while. `flags`: more for the compiler.
     """

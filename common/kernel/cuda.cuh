@@ -24,6 +24,7 @@
 namespace {
 
 constexpr int kWarpSize = 32;
+constexpr float kLog2e = 1.44269504f;  // e^x = 2^(x log2 e), and 2^x is what the hardware has
 
 __host__ __device__ constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
 

@@ -55,8 +55,8 @@ class Landing:
 
     @property
     def tested_tiles(self):
-        """Those that the folder's test.cpp names in a line `// Tested with TILE=32x16 too.`"""
-        if not os.path.exists(os.path.join(self.root, self.folder, "test.cpp")):
+        """Those that the folder's test.cpp names in a line `// Tested with TILE=32x16 too.`, for whom they can be set."""
+        if not self.has_tile_size or not os.path.exists(os.path.join(self.root, self.folder, "test.cpp")):
             return []
         return re.findall(r"(?m)^// Tested with TILE=([1-9]\d*x[1-9]\d*) too\.$", self.text(self.folder + "/test.cpp"))
 
