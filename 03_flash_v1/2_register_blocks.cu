@@ -124,7 +124,7 @@ __device__ __forceinline__ void mask(float (&s)[kRowsPerThread][kKeysPerThread],
   for (int i = 0; i < kRowsPerThread; ++i) {
     const int row = first_row + thread_row() + i * kLanesM;
     for (int j = 0; j < kKeysPerThread; ++j) {
-      const int key = first_key + lane_tx() + j * kLanesN;  // @mask
+      const int key = first_key + lane_tx() + j * kLanesN;
       if (!flash::visible(problem, row, key)) s[i][j] = -INFINITY;
     }
   }
