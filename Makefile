@@ -62,7 +62,7 @@ WATCHED_FLAGS := $(KERNEL_FLAGS) -O2 -DFLASH_WATCH=1 -fsanitize=thread -fsanitiz
   --param tsan-instrument-func-entry-exit=0 -fno-tree-vectorize -fno-tree-slp-vectorize -fno-unroll-loops \
   -fno-optimize-sibling-calls -fno-crossjumping -fno-tree-tail-merge -fno-thread-jumps -fno-code-hoisting -fno-tree-pre -fno-tree-sink
 FAST_FLAGS := $(KERNEL_FLAGS) -O3 -DFLASH_WATCH=0
-NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra -I. $(NVCC_WERROR) \
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra,-fPIC -I. $(NVCC_WERROR) \
   $(foreach arch,$(patsubst sm_%,%,$(or $($*.archs),$(REAL_ARCH))),-gencode arch=compute_$(arch),code=sm_$(arch))
 # Catch2 3 has a library, Catch2 2 is one header.
 CATCH_LIB = $(eval CATCH_LIB := $(shell printf '\043if __has_include(<catch2/catch_test_macros.hpp>)\nyes\n\043endif\n' | $(CXX) -std=c++17 -E -P -x c++ - | grep -qx yes && echo -lCatch2))$(CATCH_LIB)
@@ -82,6 +82,8 @@ host_objects = $(patsubst %.cpp,$(HOST)/%.o,$(wildcard $1))
 RUN := $(HOST)/common/run/run.o
 HARNESS := $(filter-out $(RUN),$(call host_objects,$(patsubst %,common/%/*.cpp,base problem check device kernel run)))
 EMU_BACKEND := $(call host_objects,$(patsubst %,common/emu/%/*.cpp,run watch instructions))
+# What a step as a shared library is linked with, for common/bench/peers.py.
+LIBRARY := $(patsubst %.cpp,%.pic.o,$(wildcard common/kernel/*.cpp common/problem/problem.cpp common/run/forward_step.cpp common/bench/step_library.cpp))
 TEST_MAIN := $(HOST)/common/tests/main.o $(HOST)/common/tests/step_tests.o
 # Tests with kernels of their own: common/tests/emu_*.cpp for the CPU back end, common/tests/*_test.cu for both; other
 # .cu files there hold kernels for them.
@@ -93,6 +95,8 @@ COMMON_TESTS := $(filter-out $(TEST_MAIN) $(EMU_TESTS:%=$(HOST)/%),$(call host_o
 $(HOST)/%.o: %.cpp
 	mkdir -p $(@D); echo '  g++   $<'
 	$(CXX) $(CXXFLAGS) $(if $(filter %test.cpp %/main.cpp,$<),-O0) $(DEPS) -c $< -o $@
+$(PLAIN_CUDA)/%.pic.o: %.cpp
+	mkdir -p $(@D); $(CXX) $(CXXFLAGS) -fPIC $(DEPS) -c $< -o $@
 $(HOST)/common/tests/common.test: $(TEST_MAIN) $(HARNESS) $(EMU_BACKEND) $(COMMON_TESTS)
 	$(CXX) -pthread $^ -o $@ $(CATCH_LIB)
 
@@ -109,25 +113,27 @@ $1$2/%.o: %.cpp
 	$3 $$(DEPS) -c $$< -o $$@
 $1$2/%.run: $1$2/%.o $(RUN) $(HARNESS) $6
 	$5 $$^ -o $$@
+$1$2/%.so: $1$2/%.o $(LIBRARY:%=$(PLAIN_CUDA)/%) $6
+	$5 -shared $$^ -o $$@
 $1$2/%.test: $1$2/%.o $(TEST_MAIN) $(HARNESS) $6
 	$5 $$^ -o $$@ $$(CATCH_LIB)
 $1$2/common/tests/kernels.test: $(TEST_MAIN) $(HARNESS) $6 $(7:%=$1$2/%)
 	$5 $$^ -o $$@ $$(CATCH_LIB)
-$1$2/kernels: $(HOST)/common/emu/calibrate/kernels.o $(HARNESS) $6 $1$2/common/tests/watch_kernels.o
+$1$2/kernels: $(HOST)/common/emu/calibrate/kernels.o $(HARNESS) $6 $1$2/common/tests/watch_kernels.o $1$2/common/tests/async_kernels.o
 	$5 $$^ -o $$@
 $(foreach landing,$(LANDINGS),$(call beside,$1,$2,$(landing)))
 endef
 # With landing $3 are linked: in its test its folder's plain C++, and the forward steps (without TILE) of a backward one.
 define beside
 $1$2/$3.test: $(call host_objects,$(dir $3)*.cpp)
-$1$2/$3.run $1$2/$3.test: $(patsubst %,$1/%.o,$($3.forwards))
+$1$2/$3.run $1$2/$3.test $1$2/$3.so: $(patsubst %,$1/%.o,$($3.forwards))
 
 endef
 # $1 nothing or a tile size like -64x32, $2 flags for it
 define back_ends
 $(eval $(call kernels,build/emu,$1,$(CXX) $(WATCHED_FLAGS) $2 -x c++,g++   (watched),$(CXX) -pthread,$(EMU_BACKEND),$(EMU_TESTS)))
 $(eval $(call kernels,build/emu-fast,$1,$(CXX) $(FAST_FLAGS) $2 -x c++,g++  ,$(CXX) -pthread,$(EMU_BACKEND),$(EMU_TESTS)))
-$(eval $(call kernels,$(PLAIN_CUDA),$1,$$(NVCC) $$(NVCC_FLAGS) $2,nvcc ,$$(NVCC),$(PLAIN_CUDA)/common/device/device_cuda.o,$(CUDA_TESTS)))
+$(eval $(call kernels,$(PLAIN_CUDA),$1,$$(NVCC) $$(NVCC_FLAGS) $2,nvcc ,$$(NVCC),$(patsubst %,$(PLAIN_CUDA)/common/device/%_cuda.o,device tensor_map),$(CUDA_TESTS)))
 endef
 $(call back_ends)
 $(foreach tile,$(TILES),$(call back_ends,-$(tile),-DTILE_M=$(firstword $(subst x, ,$(tile))) -DTILE_N=$(lastword $(subst x, ,$(tile)))))
@@ -202,8 +208,8 @@ format-check:
 ladder: $(LANDINGS:%=$(DIR)/%.run)
 	$(call with,LADDER) python3 common/bench/ladder.py $^
 # BENCH="--seqlens 1024,4096 --reps 3 --peers": see common/bench/bench.py.
-bench: $(if $(filter cuda,$(BACKEND)),$(LANDINGS:%=$(CUDA)/%.run))
-	$(call with,BENCH) python3 common/bench/bench.py $^
+bench: $(if $(filter cuda,$(BACKEND)),$(LANDINGS:%=$(CUDA)/%.run) $(if $(findstring --peers,$(value BENCH)),$(LANDINGS:%=$(CUDA)/%.so)))
+	$(call with,BENCH) python3 common/bench/bench.py $(filter %.run,$^)
 # Into docs/data/, what the pictures and tables need of the CPU back end.
 counts: $(foreach folder,$(EMU) $(FAST),$(LANDINGS:%=$(folder)/%.run))
 	python3 common/bench/counts.py $(EMU) $(FAST) $(LANDINGS)

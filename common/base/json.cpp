@@ -1,6 +1,7 @@
 #include "common/base/json.h"
 
 #include <cmath>
+#include <cstdint>
 
 #include "common/base/text.h"
 

@@ -5,15 +5,18 @@
 
 The files in docs/data/ were made by these commands (docs/performance.md says how to read them):
 
-    make bench BENCH="--dtype fp32 --batch 2 --heads 16 --reps 1 --peers --out docs/data/h200_fp32.csv"
-    make bench BENCH="--steps 05.1,05.2,05.3,06.2 --dtype bf16 --reps 2 --peers --out docs/data/h200_bf16.csv"
+    make bench BENCH="--dtype fp32 --batch 2 --heads 16 --peers --out docs/data/h200_fp32.csv"
+    make bench BENCH="--steps 05,06 --dtype bf16 --peers --out docs/data/h200_bf16.csv"
 
 The problem is --tokens queries of --hidden columns (batch = tokens / seqlen, heads = hidden / head_dim) unless --batch
 and --heads say otherwise. A repetition goes round all shapes, and for each shape round all steps, so that a drift of the
 clock shows in every step alike. In a step's first repetition its result is checked (verdict pass; its later rows say again);
 a kernel that is wrong is recorded as incorrect and not timed. How often a step is called follows from how long its last,
-shorter problem took; where one call would take longer than --call-ms it isn't made. With --peers PyTorch's attention is
-timed by turns with the steps (common/bench/peers.py; needs PyTorch). A row's ms is the median over its calls.
+shorter problem took; where one call would take longer than --call-ms it isn't made. A row's ms is the median over its calls.
+
+With --peers the steps and the attention that people use are called by turns in one process, in bursts of about --burst-ms
+(common/bench/peers.py; needs PyTorch): a repetition is a round in which each makes one burst, and a row's ms is a burst's
+time by its calls. A ratio is the median of the rounds' ratios. A step is checked by ./run before.
 """
 import argparse
 import csv
@@ -25,7 +28,7 @@ import time
 from command import check_programs, numbers, positive, run_main
 from data import read_csv
 from files import written_whole
-from measure import Clocks, MeasureError, landing_of, machine, message_of, number_of, problem_options, progress, run_json, verdict_of
+from measure import Clocks, MeasureError, is_backward, landing_of, machine, message_of, number_of, problem_options, progress, run_json, verdict_of
 
 COLUMNS = ["impl", "direction", "dtype", "batch", "heads", "kv_heads", "seqlen", "head_dim", "causal", "rep", "verdict",
            "ms", "ms_min", "ms_max", "iters", "tflops", "of_roof", "sm_mhz", "mem_mhz", "power_w", "gpu", "driver",
@@ -48,14 +51,17 @@ def arguments(argv):
     p.add_argument("--heads", type=positive, help="instead of hidden / head_dim")
     p.add_argument("--dtype", choices=DTYPES, help="else each step's first; steps that don't take it are skipped")
     p.add_argument("--steps", default="", metavar="04,05.3", help="else all")
-    p.add_argument("--reps", type=positive, default=3, help="rounds over everything (3)")
+    p.add_argument("--reps", type=positive, help="rounds over everything (3; 9 with --peers)")
     p.add_argument("--cell-ms", type=positive, default=300, help="GPU time for one row, about (300)")
     p.add_argument("--call-ms", type=positive, default=1000, help="a call that would take longer isn't made (1000)")
     p.add_argument("--minutes", type=float, default=float("inf"), help="no further repetitions after so many; the first is always made")
-    p.add_argument("--peers", action="store_true", help="PyTorch's attention as well")
+    p.add_argument("--peers", action="store_true", help="by turns with PyTorch's attention, FlashAttention-3 and -4")
+    p.add_argument("--burst-ms", type=positive, default=40, help="GPU time of one burst with --peers, about (40)")
     p.add_argument("--append", action="store_true", help="keep the rows that --out has, and add to them")
     p.add_argument("--out", default="bench.csv", metavar="FILE")
-    return p.parse_args(argv)
+    a = p.parse_args(argv)
+    a.reps = a.reps or (9 if a.peers else 3)
+    return a
 
 
 def shapes_of(a):
@@ -121,24 +127,44 @@ class Steps:
         return report
 
 
+def direction_of(landing):
+    return "backward" if is_backward(landing) else "forward"
+
+
+def rows_by_turns(turns, shape, dtype, direction, landings):
+    """(implementation, round, report shaped like ./run's): of the steps that are right, and of the peers."""
+    batch, heads, seqlen, head_dim, causal = shape
+    pairs = seqlen * (seqlen + 1) / 2 if causal else seqlen * seqlen  # as problem.h counts them
+    work = 4.0 * batch * heads * pairs * head_dim * (2.5 if direction == "backward" else 1)
+    times, skipped = turns.time(shape, dtype, direction, landings)
+    for impl, rounds in times.items():
+        for number, ms in enumerate(rounds):
+            yield impl, number, {
+                "direction": direction, "problem": {"dtype": dtype}, "tflops": work / ms * 1e-9,
+                "time_ms": {"median": ms, "min": ms, "max": ms},
+                "check": {"verdict": "peer" if impl not in landings else "again" if number else "pass"}}
+    for impl, why in skipped.items():
+        yield impl, 0, {"direction": direction, "problem": {"dtype": dtype}, "check": {"verdict": "skip", "message": why}}
+
+
 def main(argv):
     a = arguments(argv)
     check_programs(a.programs)
     wanted = a.steps.split(",") if a.steps else None
-    programs = [p for p in a.programs if not wanted or number_of(landing_of(p)) in wanted]
-    unknown = set(wanted or ()) - {number_of(landing_of(p)) for p in programs}
+    known = {p: {number_of(landing_of(p)), number_of(landing_of(p)).split(".")[0]} for p in a.programs}
+    programs = [p for p in a.programs if not wanted or known[p] & set(wanted)]
+    unknown = set(wanted or ()).difference(*known.values())
     where = machine()
     if not where["gpu"] or not a.programs:
         raise MeasureError("make bench times kernels on a GPU, and there is none here, or no nvcc; `make ladder` shows counts instead.")
     if unknown:
         raise MeasureError(f"There is no step {', '.join(sorted(unknown))}; there are "
                            f"{', '.join(number_of(landing_of(p)) for p in a.programs)}.")
-    peers = None
+    turns = None
     if a.peers:
-        from peers import Peers
+        from peers import ByTurns
 
-        directions = ["backward" if "_backward/" in p else "forward" for p in programs]
-        peers = Peers([a.dtype] if a.dtype else ["fp32", "bf16"], sorted(set(directions), reverse=True))
+        turns = ByTurns(programs, a.reps, a.burst_ms)
 
     options = argv[len(a.programs):] if argv[:len(a.programs)] == a.programs else [w for w in argv if w not in a.programs]
     where["command"] = f'make bench BENCH="{shlex.join(options)}"' if options else "make bench"
@@ -160,27 +186,30 @@ def main(argv):
             rows += 1
             verdicts.setdefault(row["verdict"], set()).add(impl)
 
-        for rep in range(a.reps):
+        for rep in range(1 if turns else a.reps):
             for shape in shapes:
-                if rep and time.monotonic() - begin > a.minutes * 60:
+                if rows and time.monotonic() - begin > a.minutes * 60 and (rep or turns):
                     continue
                 progress(f"repetition {rep + 1} of {a.reps}, shape {shapes.index(shape) + 1} of {len(shapes)} "
                          f"(seqlen {shape[2]}, head_dim {shape[3]}), {time.monotonic() - begin:.0f} s")
+                since, right = time.monotonic(), {}
                 for program in programs:
                     since = time.monotonic()
                     report = steps.time(program, shape)
-                    if report:
+                    if report and turns and report.get("time_ms"):
+                        right.setdefault(report["problem"]["dtype"], []).append(landing_of(program))
+                    elif report:
                         write(landing_of(program), report, shape, rep, since)
-                if peers:
+                for dtype, direction in [(t, d) for t in right for d in sorted({direction_of(l) for l in right[t]}, reverse=True)]:
                     since = time.monotonic()
-                    for report in peers.time(shape, a.cell_ms, MOST_ITERS):
-                        write(report["impl"], report, shape, rep, since)
-                        since = time.monotonic()
+                    for impl, round_, report in rows_by_turns(turns, shape, dtype, direction, right[dtype]):
+                        write(impl, report, shape, round_, since)
                 done += 1
     progress("")
     print(f"{rows} rows in {a.out}, {time.monotonic() - begin:.0f} s", file=sys.stderr)
-    if done < a.reps * len(shapes):
-        print(f"--minutes: {done} of {a.reps * len(shapes)} rounds were made", file=sys.stderr)
+    planned = len(shapes) * (1 if turns else a.reps)
+    if done < planned:
+        print(f"--minutes: {done} of {planned} rounds were made", file=sys.stderr)
     for verdict in ("incorrect", "error"):
         if verdicts.get(verdict):
             print(f"{verdict}: {', '.join(sorted(verdicts[verdict]))} (see the note column)", file=sys.stderr)

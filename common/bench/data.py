@@ -7,6 +7,7 @@ import statistics
 
 from files import shown
 from measure import MeasureError
+from turns import spread
 
 
 class Row(dict):
@@ -72,7 +73,7 @@ class Bench:
     def __init__(self, path):
         self.rows = read_csv(path)
         self.cells, self.notes = {}, {}  # self.repetitions: how many rows the cells are medians of
-        repetitions = {}
+        self.timed = repetitions = {}
         for r in self.rows:
             key = (r["impl"], r["direction"], r.integer("seqlen"), r.integer("head_dim"), r.integer("causal"))
             if r["ms"]:
@@ -98,6 +99,11 @@ class Bench:
     def cell(self, impl, direction, seqlen, head_dim, causal):
         """{"ms": …, "tflops": …}, or None where there is no time."""
         return self.cells.get((impl, direction, seqlen, head_dim, causal))
+
+    def ratio(self, mine, other, direction, seqlen, head_dim, causal):
+        """(median, least, greatest) of how much faster `mine` is than `other`, a repetition at a time; None without both."""
+        ms = [{r["rep"]: r.number("ms") for r in self.timed.get((impl, direction, seqlen, head_dim, causal), ())} for impl in (mine, other)]
+        return spread([ms[1][rep] / ms[0][rep] for rep in ms[0] if rep in ms[1]]) if ms[0].keys() & ms[1].keys() else None
 
     def why_not(self, impl, seqlen, head_dim, causal):
         """The verdict of a cell without a time: "incorrect", "too slow", "skip"; "" where there is no row."""

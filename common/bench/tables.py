@@ -14,7 +14,8 @@ from measure import ROOT, MeasureError, dtypes, is_backward, landings_of, name_o
 
 MARKS = re.compile(r"(<!-- table:(\S+) -->\n)(.*?)(<!-- /table -->)", re.S)
 OPENING = re.compile(r"<!-- table:(\S+) -->")
-PEERS = {"torch_flash": "FlashAttention-2", "torch_cudnn": "cuDNN", "torch_efficient": "PyTorch efficient", "torch_math": "PyTorch plain"}
+PEERS = {"torch_flash": "FlashAttention-2", "torch_cudnn": "cuDNN", "torch_efficient": "PyTorch efficient", "torch_math": "PyTorch plain",
+         "flash_attention_3": "FlashAttention-3", "flash_attention_4": "FlashAttention-4"}
 
 
 def figure(x):
@@ -89,8 +90,8 @@ def by_seqlen(bench, impls, direction, dtype, column, compare=None):
             for n in seqlens:
                 row = [str(n)] + [cell_text(bench, column, i, direction, n, d, causal) for i in impls]
                 if pair:
-                    mine, other = (bench.cell(i, direction, n, d, causal) for i in pair)
-                    row.append(f"{mine['tflops'] / other['tflops']:.2f}" if mine and other else "")
+                    faster = bench.ratio(*pair, direction, n, d, causal)
+                    row.append(f"{faster[0]:.2f}" if faster else "")
                 rows.append(row)
             parts.append(f"{what}, {dtype}, head_dim {d}{', causal' if causal else ''}:\n\n" + table(header, rows, 0))
     return "\n\n".join(parts) + "\n\n" + caption(*bench.source()) if parts else ""
@@ -108,9 +109,8 @@ def side_by_side(bench, impls, direction, more):
             for impl in impls:
                 rows.append([problem, PEERS.get(impl) or number_of(impl)]
                             + [cell_text(bench, "tflops", impl, direction, n, d, causal) for n in seqlens])
-            first, last = ([bench.cell(impl, direction, n, d, causal) for n in seqlens] for impl in (impls[0], impls[-1]))
-            rows.append([problem, f"{number_of(impls[-1])} / {PEERS[impls[0]]}"]
-                        + [ratio(b["tflops"], a["tflops"]) if a and b else "" for a, b in zip(first, last)])
+            faster = [bench.ratio(impls[-1], impls[0], direction, n, d, causal) for n in seqlens]
+            rows.append([problem, f"{number_of(impls[-1])} / {PEERS[impls[0]]}"] + [f"{r[0]:.2f}" if r else "" for r in faster])
     header = ["", ""] + [f"{n // 1024}k" if n % 1024 == 0 else str(n) for n in seqlens]
     return table(header, rows, 2) + "\n\n" + caption(*bench.source(), f"TFLOP/s, {more}. ")
 

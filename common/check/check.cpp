@@ -1,6 +1,7 @@
 #include "common/check/check.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "common/base/error.h"
 #include "common/base/parallel.h"

@@ -1,5 +1,6 @@
 // Which rows of a tensor are checked.
 #pragma once
+#include <cstdint>
 #include <vector>
 
 #include "common/check/rows.h"

@@ -12,13 +12,15 @@ namespace flash {
 // k-th since the last barrier.
 struct AccessCounts {
   uint64_t requests = 0;
-  uint64_t bytes = 0;       // asked for, a thread at a time
-  uint64_t sectors = 0;     // global: distinct 32-byte sectors, a request at a time (of atomics: docs/emulator.md)
-  uint64_t wavefronts = 0;  // shared: passes over the 32 banks
-  uint64_t conflicts = 0;   // shared: wavefronts beyond the least the request's width needs
+  uint64_t bytes = 0;        // asked for, a thread at a time
+  uint64_t sectors = 0;      // global: distinct 32-byte sectors, a request at a time (of atomics: docs/emulator.md)
+  uint64_t tma_sectors = 0;  // of these, asked for by the copy engine, without a request
+  uint64_t wavefronts = 0;   // shared: passes over the 32 banks
+  uint64_t conflicts = 0;    // shared: wavefronts beyond the least the request's width needs
 
   AccessCounts& operator+=(const AccessCounts& other) {
     requests += other.requests, bytes += other.bytes, sectors += other.sectors;
+    tma_sectors += other.tma_sectors;
     wavefronts += other.wavefronts, conflicts += other.conflicts;
     return *this;
   }
@@ -28,17 +30,28 @@ struct Counts {
   AccessCounts global_read, global_write, shared_read, shared_write;
   uint64_t atomics =
       0;  // a warp at a time; an atomic is a request, bytes and sectors of global_write or shared_write too
-  uint64_t shuffles = 0;              // shuffles, votes and warp reductions, a warp at a time
-  uint64_t barriers = 0;              // a warp at a time: a __syncthreads counts once a warp, a __syncwarp once
-  uint64_t exps = 0;                  // exp calls, a thread at a time
-  uint64_t mmas = 0, ldmatrixes = 0;  // a warp at a time
-  uint64_t async_copies = 0;          // cp.async, a warp at a time; their bytes are in global_read and shared_write
+  uint64_t shuffles = 0;  // shuffles, votes and warp reductions, a warp at a time
+  uint64_t barriers = 0;  // a warp at a time: a __syncthreads counts once a warp, a __syncwarp once
+  uint64_t exps = 0;      // exp calls, a thread at a time
+  uint64_t mmas = 0, ldmatrixes = 0, stmatrixes = 0;  // a warp at a time
+  uint64_t async_copies = 0;  // cp.async, a warp at a time; their bytes are in global_read and shared_write
+  // The copy engine's instructions, of boxes and of plain rows. Bytes inside of the tensor are in global_read and
+  // global_write too, with their sectors; bytes of the whole boxes move to and from shared memory.
+  uint64_t tma_loads = 0, tma_stores = 0, tma_reductions = 0;
+  uint64_t tma_global_bytes = 0, tma_shared_bytes = 0;
+  uint64_t mbarrier_arrivals = 0, mbarrier_waits = 0;  // a thread at a time
+  uint64_t named_barriers = 0;                         // sync and arrive, a warp at a time
 
   Counts& operator+=(const Counts& other) {
     global_read += other.global_read, global_write += other.global_write;
     shared_read += other.shared_read, shared_write += other.shared_write;
     atomics += other.atomics, shuffles += other.shuffles, barriers += other.barriers, exps += other.exps;
     mmas += other.mmas, ldmatrixes += other.ldmatrixes, async_copies += other.async_copies;
+    stmatrixes += other.stmatrixes;
+    tma_loads += other.tma_loads, tma_stores += other.tma_stores, tma_reductions += other.tma_reductions;
+    tma_global_bytes += other.tma_global_bytes, tma_shared_bytes += other.tma_shared_bytes;
+    mbarrier_arrivals += other.mbarrier_arrivals, mbarrier_waits += other.mbarrier_waits;
+    named_barriers += other.named_barriers;
     return *this;
   }
 };

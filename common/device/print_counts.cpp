@@ -1,6 +1,7 @@
 #include "common/device/print_counts.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 #include <map>
@@ -33,6 +34,9 @@ std::string ratio(uint64_t part, uint64_t whole) {
   std::snprintf(text, sizeof text, "%.2f", double(part) / double(whole));
   return text;
 }
+
+// Of the threads' own accesses; what the copy engine asks for has no requests.
+std::string sectors_a_request(const AccessCounts& c) { return ratio(c.sectors - c.tma_sectors, c.requests); }
 
 // Rows of cells, the first row the heading; numbers to the right, the last column to the left.
 void print_table(std::ostream& out, const std::vector<std::vector<std::string>>& rows) {
@@ -84,8 +88,8 @@ std::string lines_of_access(const AccessCounts& c, bool is_shared) {
     return count_text(c.requests) + " requests, " + count_text(c.wavefronts) + " wavefronts, " +
            count_text(c.conflicts) + " conflicts";
   }
-  return count_text(c.requests) + " requests, " + count_text(c.sectors) + " sectors, " + ratio(c.sectors, c.requests) +
-         " a request";
+  return count_text(c.requests) + " requests, " + count_text(c.sectors - c.tma_sectors) + " sectors, " +
+         sectors_a_request(c) + " a request";
 }
 
 void print_lines(std::ostream& out, const KernelCounts& kernel) {
@@ -102,6 +106,13 @@ void print_lines(std::ostream& out, const KernelCounts& kernel) {
       if (access.requests == 0) return;
       hottest.push_back({&line, what, lines_of_access(access, is_shared), access.sectors + access.wavefronts});
     };
+    if (const uint64_t copies = c.tma_loads + c.tma_stores + c.tma_reductions) {
+      const uint64_t sectors = c.global_read.tma_sectors + c.global_write.tma_sectors;
+      hottest.push_back({&line, c.tma_loads ? "TMA to shared  " : "TMA from shared",
+                         count_text(copies) + " copies, " + count_text(c.tma_shared_bytes) + " bytes, " +
+                             count_text(sectors) + " sectors",
+                         sectors});
+    }
     add("global read ", c.global_read, false);
     add("global write", c.global_write, false);
     add("shared read ", c.shared_read, true);
@@ -181,6 +192,15 @@ void add_counts(JsonObject& json, const Counts& c) {
   json.add("mmas", c.mmas);
   json.add("ldmatrixes", c.ldmatrixes);
   json.add("async_copies", c.async_copies);
+  json.add("stmatrixes", c.stmatrixes);
+  json.add("tma_loads", c.tma_loads);
+  json.add("tma_stores", c.tma_stores);
+  json.add("tma_reductions", c.tma_reductions);
+  json.add("tma_global_bytes", c.tma_global_bytes);
+  json.add("tma_shared_bytes", c.tma_shared_bytes);
+  json.add("mbarrier_arrivals", c.mbarrier_arrivals);
+  json.add("mbarrier_waits", c.mbarrier_waits);
+  json.add("named_barriers", c.named_barriers);
 }
 
 }  // namespace
@@ -200,8 +220,8 @@ void print_watch_report(std::ostream& out, const WatchReport& report) {
     const auto guess = [](const LineCounts& line) { return !line.exact; };
     const std::string name = kernel.name + (std::any_of(kernel.lines.begin(), kernel.lines.end(), guess) ? " ≈" : "");
     global.push_back({name, count_text(kernel.blocks), count_text(c.global_read.bytes),
-                      ratio(c.global_read.sectors, c.global_read.requests), count_text(kernel.distinct_read_bytes),
-                      count_text(c.global_write.bytes), ratio(c.global_write.sectors, c.global_write.requests),
+                      sectors_a_request(c.global_read), count_text(kernel.distinct_read_bytes),
+                      count_text(c.global_write.bytes), sectors_a_request(c.global_write),
                       count_text(kernel.distinct_write_bytes), ""});
     if (c.shared_read.requests + c.shared_write.requests + c.barriers == 0) continue;
     shared.push_back({name, count_text(c.shared_read.requests), count_text(c.shared_read.conflicts),
@@ -225,7 +245,15 @@ void print_watch_report(std::ostream& out, const WatchReport& report) {
     add(c.atomics, "atomics");
     add(c.mmas, "mma");
     add(c.ldmatrixes, "ldmatrix");
+    add(c.stmatrixes, "stmatrix");
     add(c.async_copies, "cp.async");
+    add(c.tma_loads, "TMA loads");
+    add(c.tma_stores, "TMA stores");
+    add(c.tma_reductions, "TMA reductions");
+    add(c.tma_shared_bytes, "bytes by TMA");
+    add(c.mbarrier_arrivals, "mbarrier arrivals");
+    add(c.mbarrier_waits, "waits");
+    add(c.named_barriers, "named barriers");
     if (text.empty()) continue;
     out << (is_first ? "\n  " : "  ") << kernel.name << ": " << text << "\n";
     is_first = false;

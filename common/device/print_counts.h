@@ -22,9 +22,10 @@ void print_faults(std::ostream&, const WatchReport&);
 // {"watched": true, "counts": {...}, "kernels": [...], "faults": [...]}: one JSON object, no newline at its end.
 // counts: global_read_bytes, global_read_requests, global_read_sectors, global_write_..., shared_read_bytes,
 // shared_read_requests, shared_read_wavefronts, shared_read_conflicts, shared_write_..., atomics, shuffles, barriers,
-// exps, mmas, ldmatrixes, async_copies, distinct_read_bytes, distinct_write_bytes. kernels[]: name, launches, blocks,
-// threads, counts, lines[] (file, line, exact, counts). faults[]: kind, message, kernel, array, file, line, other_file,
-// other_line, times.
+// exps, mmas, ldmatrixes, async_copies, stmatrixes, tma_loads, tma_stores, tma_reductions, tma_global_bytes,
+// tma_shared_bytes, mbarrier_arrivals, mbarrier_waits, named_barriers, distinct_read_bytes, distinct_write_bytes.
+// kernels[]: name, launches, blocks, threads, counts, lines[] (file, line, exact, counts). faults[]: kind, message, kernel,
+// array, file, line, other_file, other_line, times.
 std::string watch_report_json(const WatchReport&);
 
 }  // namespace flash

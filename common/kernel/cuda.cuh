@@ -53,10 +53,10 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
   CUDA_CHECK(cudaGetLastError());
 }
 
-// The block's dynamic shared memory, 128-byte aligned, `shared_bytes` of launch() long.
+// The block's dynamic shared memory, 1024-byte aligned, `shared_bytes` of launch() long.
 template <class T>
 __device__ __forceinline__ T* dynamic_shared() {
-  extern __shared__ __align__(128) unsigned char dynamic_shared_memory[];
+  extern __shared__ __align__(1024) unsigned char dynamic_shared_memory[];
   return reinterpret_cast<T*>(dynamic_shared_memory);
 }
 

@@ -68,7 +68,7 @@ def main(steps):
     if not steps:
         tests += ["build/emu/common/tests/kernels.test", "build/emu-fast/common/tests/kernels.test"]
     lay_shadow()
-    environment = {**os.environ, "PATH": os.path.join(SHADOW, "bin") + ":" + os.environ["PATH"]}
+    environment = {**os.environ, "PATH": os.path.join(SHADOW, "bin") + ":" + os.environ["PATH"], "FLASH_TIME_LIMIT": "3600"}
     # A make of its own: what this one was told of back ends and tiles doesn't reach it.
     for name in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "TILE", "WATCH"):
         environment.pop(name, None)

@@ -3,11 +3,13 @@ README's commands in it. Needs root, debootstrap and a mirror. From the environm
   SUITE=bookworm     the system: a name of Debian or Ubuntu (trixie, sid, jammy, noble)
   TESTS=1            ./setup && make test as well: minutes
   MIRROR=URL         where packages come from; else what this machine's apt uses
+  KEYRING=FILE       whose signatures to trust, where this machine lacks the other system's
   KEEP=1             the folder stays, to look into
 Status 0 if every command worked, 1 if one didn't, 77 if it can't be tried here."""
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -79,11 +81,12 @@ def lay(suite, mirror, folder):
     # Some versions of debootstrap don't know the newest Ubuntu by name; all use the same script.
     ubuntu = suite in UBUNTU
     options = ["--variant=minbase", "--force-check-gpg", *(["--components=main,universe"] if ubuntu else []),
-               *(["--include=ca-certificates"] if mirror.startswith("https:") else [])]
+               *(["--include=ca-certificates"] if mirror.startswith("https:") else []),
+               *([f"--keyring={os.environ['KEYRING']}"] if os.environ.get("KEYRING") else [])]
     log = folder + ".log"
     try:
-        words = " ".join(f"'{word}'" for word in ["debootstrap", *options, suite, folder, mirror, *(["/usr/share/debootstrap/scripts/gutsy"] if ubuntu else [])])
-        if run_apart(f"{words} >'{log}' 2>&1"):
+        words = shlex.join(["debootstrap", *options, suite, folder, mirror, *(["/usr/share/debootstrap/scripts/gutsy"] if ubuntu else [])])
+        if run_apart(f"{words} >{shlex.quote(log)} 2>&1"):
             with open(log, encoding="utf-8", errors="replace") as file:
                 said = [line for line in file.read().splitlines() if not line.startswith("I: ")]
             raise CantTry(f"debootstrap could not lay {suite} from {mirror}: {' '.join(said[-1:])}")
@@ -116,11 +119,12 @@ def put_checkout(folder):
 
 
 def run_there(folder, command):
-    proxies = " ".join(f"{name}='{value}'" for name, value in os.environ.items() if name.lower().endswith("_proxy"))
+    clean = shlex.join(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root",
+                        *(f"{name}={value}" for name, value in os.environ.items() if name.lower().endswith("_proxy"))])
+    there = shlex.join(["chroot", folder, "sh", "-c", f"cd /root/flash_ladder && {command}"])
     print(f"$ {command}", flush=True)
     begin = time.monotonic()
-    status = run_apart(f"mount -t proc proc '{folder}/proc'; exec env -i {proxies} PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root "
-                       f"chroot '{folder}' sh -c 'cd /root/flash_ladder && {command}'")
+    status = run_apart(f"mount -t proc proc {shlex.quote(folder)}/proc; exec {clean} {there}")
     print(f"({'worked' if status == 0 else f'ended with status {status}'}, {time.monotonic() - begin:.0f} s)", flush=True)
     return status == 0
 
@@ -129,7 +133,12 @@ def remove(folder):
     with open("/proc/self/mounts", encoding="utf-8") as file:
         if any(line.split()[1].startswith(folder + "/") for line in file):
             raise CantTry(f"Something is mounted below {folder}: it stays as it is.")
-    shutil.rmtree(folder, ignore_errors=True)
+    for _ in range(50):  # processes that were just stopped may still write
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.exists(folder):
+            return
+        time.sleep(0.1)
+    raise CantTry(f"{folder} could not be removed.")
 
 
 def main():
@@ -138,8 +147,6 @@ def main():
         raise CantTry(f"SUITE is a name like bookworm, trixie, sid, jammy, noble, not '{suite}'.")
     look_for_what_is_needed()
     mirror = mirror_for(suite)
-    if "'" in mirror:
-        raise CantTry(f"MIRROR is an address, not {mirror}.")
     folder = tempfile.mkdtemp(prefix="flash_bare_", dir=os.environ.get("TMPDIR", "/var/tmp"))
     try:
         begin = time.monotonic()

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 #include "common/base/parallel.h"
 #include "common/problem/dtype.h"

@@ -1,6 +1,7 @@
 #include "common/run/options.h"
 
 #include <getopt.h>
+#include <cstdint>
 
 #include <cerrno>
 #include <climits>

@@ -1,5 +1,6 @@
 // The command line of ./run. docs/json.md and `./run --help` describe what the options do.
 #pragma once
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <vector>

@@ -1,6 +1,7 @@
 #include "common/run/progress_line.h"
 
 #include <unistd.h>
+#include <cstdint>
 
 #include <chrono>
 #include <cstdio>

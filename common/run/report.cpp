@@ -1,6 +1,7 @@
 #include "common/run/report.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <ostream>
 
 #include "common/base/json.h"

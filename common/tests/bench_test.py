@@ -16,6 +16,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 BENCH = os.path.join(ROOT, "common/bench")
 sys.path.insert(0, BENCH)
 from data import Bench as Measured, read_csv, read_ladder, where_and_when
+from turns import by_turns, spread
 
 # A step that makes 1 TFLOP/s, or 0.001. What it does wrong is in its folder's name.
 FAKE_STEP = r'''#!%s
@@ -161,6 +162,28 @@ class Bench(unittest.TestCase):
                 self.assertEqual(done.returncode, 2)
                 self.assertIn(sentence, done.stderr)
                 self.assertNotIn("Traceback", done.stderr)
+
+    def test_turns(self):
+        """Bursts of equal length, by turns, the first of each not kept; a ratio is the median of the rounds' ratios."""
+        log, ms = [], {"fast": 1.0, "slow": 4.0}
+
+        def burst(name, count):
+            log.append((name, count))
+            return ms[name] * count * (1 + 0.5 * (len(log) > 12))  # the card slows down for both
+
+        times = by_turns({"fast": "fast", "slow": "slow"}, 3, 8, burst)
+        self.assertEqual(log[-8:], [("fast", 8), ("slow", 2)] * 4)
+        self.assertEqual([len(rounds) for rounds in times.values()], [3, 3])
+        self.assertEqual(spread([slow / fast for slow, fast in zip(times["slow"], times["fast"])])[0], 4)
+
+    def test_ratio_by_repetition(self):
+        header = "impl,direction,seqlen,head_dim,causal,rep,verdict,ms,tflops\n"
+        rows = [f"{impl},forward,64,64,0,{rep},pass,{ms},1\n" for impl, times in (("a", (1, 2, 3)), ("b", (4, 2, 9))) for rep, ms in enumerate(times)]
+        self.write("ratio.csv", header + "".join(rows))
+        bench = Measured(os.path.join(self.folder, "ratio.csv"))
+        self.assertEqual(bench.ratio("a", "b", "forward", 64, 64, 0), (3, 1, 4))  # the medians alone would say 4 / 2
+        self.assertEqual(bench.ratio("b", "a", "forward", 64, 64, 0), (1 / 3, 0.25, 1))
+        self.assertIsNone(bench.ratio("a", "c", "forward", 64, 64, 0))
 
     def test_no_torch(self):
         self.write("torch.py", "raise ImportError('no')")

@@ -1,5 +1,6 @@
 """Keeps the documents true, in every *.md of the repository:
 - a fenced block whose info string has file=PATH occurs in that file, verbatim but for labels (```cpp file=00_naive/naive.cu);
+- where a report is quoted, "naive.cu:42" and the line of code that it shows, the kernel has that line there;
 - a relative link leads to a file that exists, and its #anchor to a heading (or an id) of it;
 - "39 lines that went and 25 that came" is what `make diff` counts, and the command stands before it in its paragraph;
 - a block marked ```sh run``` runs, on the CPU back end, from the repository's root, and ends with status 0.
@@ -90,6 +91,20 @@ def check_excerpt(document, line, info, content):
                                                else "whose lines are in another order or have others between them"))
 
 
+# As --profile shows them. (Reports of faults are of kernels that an example broke, often by a line less.)
+QUOTED_LINE = re.compile(r"(\d\d_\w+/\w+\.cu):(\d+) [^\n|]*\n +\| (\S.*)")
+
+
+def check_quoted_lines(document, line, content):
+    for path, number, shown in QUOTED_LINE.findall(content):
+        shown = shown.rstrip()
+        source = [text.strip() for text in read(path).split("\n")] if os.path.isfile(os.path.join(ROOT, path)) else []
+        bare = [without_labels(text) for text in source]
+        found = [n for n, text in enumerate(bare, 1) if text.startswith(shown)]
+        verdict(int(number) in found, f"{document}:{line} shows {path}:{number} as `{shown}`" +
+                (f", which is line {found[0]}" if found else ", and there is no such line"))
+
+
 def check_link(document, target):
     if re.match(r"[a-z][a-z0-9+.-]*:", target) or target.startswith("//"):
         return  # elsewhere on the net
@@ -137,6 +152,7 @@ def main():
     for document in documents():
         blocks, prose = fenced_blocks(read(document))
         for line, info, content in blocks:
+            check_quoted_lines(document, line, content)
             if info == "unclosed":
                 verdict(False, f"{document}:{line} opens a block that is never closed")
             if re.search(r"\bfile=", info):

@@ -2,6 +2,7 @@
 // here are made up: host functions that read and write "device" memory, which the CPU back end allows.
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <limits>
 
 #include "common/base/error.h"

@@ -173,28 +173,6 @@ Counts counts_of(const Problem& p, const StepInfo& step) {
 
 namespace {
 
-void add(AccessCounts& sum, const AccessCounts& more) {
-  sum.requests += more.requests;
-  sum.bytes += more.bytes;
-  sum.sectors += more.sectors;
-  sum.wavefronts += more.wavefronts;
-  sum.conflicts += more.conflicts;
-}
-
-void add(Counts& sum, const Counts& more) {
-  add(sum.global_read, more.global_read);
-  add(sum.global_write, more.global_write);
-  add(sum.shared_read, more.shared_read);
-  add(sum.shared_write, more.shared_write);
-  sum.atomics += more.atomics;
-  sum.shuffles += more.shuffles;
-  sum.barriers += more.barriers;
-  sum.exps += more.exps;
-  sum.mmas += more.mmas;
-  sum.ldmatrixes += more.ldmatrixes;
-  sum.async_copies += more.async_copies;
-}
-
 bool ends_with(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
@@ -238,7 +216,7 @@ Counts counts_at(const WatchReport& report, const std::string& label, const Step
   for (const KernelCounts& kernel : report.kernels) {
     for (const LineCounts& counted : kernel.lines) {
       if (counted.line < lines.first || counted.line > lines.last || !ends_with(counted.file, path)) continue;
-      add(sum, counted.counts);
+      sum += counted.counts;
       found = true;
     }
   }

@@ -2,6 +2,7 @@
 // the CPU back end counted. A test binary is about one step, tests::step(); the same test.cpp is linked with each of its
 // folder's landings, and with kernels that are watched (counts and faults; slow), not watched, and compiled for a GPU.
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
 

@@ -9,13 +9,15 @@
 namespace flash::watch_kernels {
 
 struct FaultCase {
-  std::string name;          // "tile_load": a kernel's name; the fault and its twin share it
-  std::string what;          // the mistake in words
-  std::string kind;          // the Fault::kind it must be reported as
-  std::string array;         // and its Fault::array; "" where any will do
-  void (*run)(bool faulty);  // allocates, launches, waits; throws flash::Error if the kernel was stopped
+  std::string name;               // "tile_load": a kernel's name; the fault and its twin share it
+  std::string what;               // the mistake in words
+  std::string kind;               // the Fault::kind it must be reported as
+  std::string array;              // and its Fault::array; "" where any will do
+  void (*run)(bool faulty);       // allocates, launches, waits; throws flash::Error if the kernel was stopped
+  bool has_consequences = false;  // in some schedules what goes wrong next is told as well, under another kind
 };
 const std::vector<FaultCase>& fault_cases();
+const std::vector<FaultCase>& async_fault_cases();  // TMA, mbarriers, named barriers: need compute capability 9.0
 
 // One warp makes one access of `bytes` (4, 8, 16) a lane: lane l at element index[l] (of `bytes` bytes), or none where
 // that is negative.

@@ -1,4 +1,4 @@
-// Runs the kernels of common/tests/watch_kernels.cu for calibrate.py, on either back end:
+// Runs the kernels of common/tests/watch_kernels.cu and async_kernels.cu for calibrate.py, on either back end:
 //   kernels patterns        each pattern once: on the CPU back end a line of JSON each, on a GPU for Nsight Compute
 //   kernels fault NAME      a planted fault, kernels twin NAME its correct twin
 //   kernels faults          names, kinds, mistakes, and what this back end finds in fault and twin; tab-separated
@@ -39,6 +39,12 @@ void all_patterns() {
   }
 }
 
+std::vector<FaultCase> all_fault_cases() {
+  std::vector<FaultCase> all = fault_cases();
+  all.insert(all.end(), async_fault_cases().begin(), async_fault_cases().end());
+  return all;
+}
+
 std::string kinds_found(const FaultCase& c, bool faulty) {
   reset_watch_report();
   try {
@@ -58,7 +64,7 @@ int main(int argc, char** argv) {
     all_patterns();
     return 0;
   }
-  for (const FaultCase& c : fault_cases()) {
+  for (const FaultCase& c : all_fault_cases()) {
     if (what == "faults") {
       std::cout << c.name << "\t" << c.kind << "\t" << c.what << "\t" << kinds_found(c, true) << "\t"
                 << kinds_found(c, false) << "\n";

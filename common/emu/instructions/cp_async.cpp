@@ -1,5 +1,6 @@
 #include "common/emu/instructions/cp_async.h"
 
+#include <cstdint>
 #include <cstring>
 #include <vector>
 

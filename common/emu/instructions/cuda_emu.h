@@ -75,7 +75,7 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_
 
 template <class T>
 EMU_INLINE T* dynamic_shared() {
-  return static_cast<T*>(__builtin_assume_aligned(flash::emu::dynamic_shared_memory(), 128));
+  return static_cast<T*>(__builtin_assume_aligned(flash::emu::dynamic_shared_memory(), 1024));
 }
 
 }  // namespace

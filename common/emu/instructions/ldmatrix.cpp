@@ -1,5 +1,6 @@
 #include "common/emu/instructions/ldmatrix.h"
 
+#include <cstdint>
 #include <cstring>
 
 #include "common/emu/run/runtime.h"

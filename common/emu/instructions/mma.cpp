@@ -1,5 +1,7 @@
 #include "common/emu/instructions/mma.h"
 
+#include <cstdint>
+
 #include "common/emu/instructions/pack.h"
 #include "common/emu/run/runtime.h"
 #include "common/emu/watch/watch.h"

@@ -1,5 +1,7 @@
 #include "common/emu/instructions/pack.h"
 
+#include <cstdint>
+
 namespace flash::emu {
 
 uint32_t pack_pair(bool bf16, float low, float high) {

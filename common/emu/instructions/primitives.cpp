@@ -1,6 +1,7 @@
 #include "common/emu/instructions/primitives.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <string>
 
@@ -138,6 +139,11 @@ int __syncthreads_or(int predicate, const char* file, int line) {
   return worker().block_barrier("__syncthreads_or", HERE, predicate != 0).yes > 0;
 }
 void __syncwarp(unsigned mask, const char* file, int line) { worker().warp_barrier("__syncwarp", mask, HERE); }
+
+void __threadfence() {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+  if (Watcher* const watcher = active_watcher()) watcher->device_fence(*current_thread());
+}
 
 unsigned __activemask() {
   const Warp& warp = *current_thread()->warp;

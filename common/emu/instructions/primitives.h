@@ -16,7 +16,7 @@ int __syncthreads_and(int predicate, EMU_CALL_SITE);
 int __syncthreads_or(int predicate, EMU_CALL_SITE);
 void __syncwarp(unsigned mask = 0xffffffffu, EMU_CALL_SITE);
 
-EMU_INLINE void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+void __threadfence();
 EMU_INLINE void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 EMU_INLINE void __threadfence_system() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 

@@ -1,6 +1,7 @@
 // The device of the CPU back end (common/device/device.h): its memory is the host's, each allocation with an inaccessible page
 // behind it, and its limits are those of the GPU that EMU_DEVICE names.
 #include <unistd.h>
+#include <cstdint>
 
 #include <algorithm>
 #include <chrono>

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <ucontext.h>
+#include <cstdint>
 
 #include <atomic>
 #include <cerrno>

@@ -36,7 +36,17 @@ struct CallSite {
 struct Block;
 struct Warp;
 
-enum class ThreadState : uint8_t { ready, running, at_block_barrier, at_warp_barrier, at_collective, exited };
+enum class ThreadState : uint8_t {
+  ready,
+  running,
+  at_block_barrier,
+  at_warp_barrier,
+  at_collective,
+  at_mbarrier,
+  at_named_barrier,
+  at_warpgroup,
+  exited
+};
 
 struct Thread {
   Block* block = nullptr;
@@ -50,6 +60,8 @@ struct Thread {
   const char* waits_for = nullptr;
   CallSite waits_at;
   uint32_t waits_mask = 0;
+  unsigned waits_on = 0;  // which mbarrier (engine.h), named barrier or warpgroup
+  bool waits_parity = false;
   // Range of the fiber's stack: addresses in it are the thread's locals.
   const unsigned char* stack_begin = nullptr;
   const unsigned char* stack_end = nullptr;
@@ -97,8 +109,8 @@ struct Block {
   unsigned warps = 0;
   Thread* thread = nullptr;  // [threads]
   Warp* warp = nullptr;      // [warps]
-  // Dynamic shared memory: [dynamic_begin, dynamic_end) is launch()'s shared_bytes long, 128-byte aligned at its
-  // begin; an inaccessible page follows within 128 bytes of its end.
+  // Dynamic shared memory: [dynamic_begin, dynamic_end) is launch()'s shared_bytes long, 1024-byte aligned at its
+  // begin; an inaccessible page follows within 1024 bytes of its end.
   unsigned char* dynamic_begin = nullptr;
   unsigned char* dynamic_end = nullptr;
   // The worker's TLS block: static __shared__ arrays lie in it. `statics` are those of the kernel's object file.
@@ -149,9 +161,12 @@ void collective(const char* name, uint32_t mask, const CallSite& site, void* ope
 // works. Destructors on the fibers' stacks don't run.
 [[noreturn]] void fail(const std::string& sentence);
 
+// "common/tests/a.cu:12", "an unknown line".
+std::string to_string(const CallSite&);
+
 // Every error the runtime raises passes here before it is thrown, whether a watcher is there or not.
 struct RuntimeFault {
-  std::string kind;     // "barrier", "invalid-address", "other"
+  std::string kind;  // "barrier", "mbarrier", "async-copy", "out-of-bounds", "misaligned", "invalid-address", "other"
   std::string message;  // the whole text of the Error
   const Launch* launch = nullptr;
   const Block* block = nullptr;
@@ -165,13 +180,16 @@ struct RuntimeFault {
 // What is counted beside plain loads and stores (which arrive through the __tsan hooks). A call a thread, except
 // where a line says a warp.
 enum class Event {
-  shuffle,     // __shfl_*; a call a warp and collective, count 1
-  vote,        // __ballot_sync, __any_sync, __all_sync, __reduce_*_sync; likewise
-  atomic,      // a call a thread; the bytes come through touched() as well
-  exp,         // exp, exp2 in all spellings; count 1
-  mma,         // a warp
-  ldmatrix,    // a warp
-  async_copy,  // cp.async, a thread
+  shuffle,           // __shfl_*; a call a warp and collective, count 1
+  vote,              // __ballot_sync, __any_sync, __all_sync, __reduce_*_sync; likewise
+  atomic,            // a call a thread; the bytes come through touched() as well
+  exp,               // exp, exp2 in all spellings; count 1
+  mma,               // a warp
+  ldmatrix,          // a warp
+  async_copy,        // cp.async, a thread
+  mbarrier_arrival,  // a thread
+  mbarrier_wait,     // a thread
+  named_barrier,     // a warp
 };
 
 // Implemented once (emu/watch*.cpp) and installed with set_watcher() by a static initialiser there; a program without
@@ -193,6 +211,8 @@ class Watcher {
   virtual void warp_barrier(Block&, Warp&, uint32_t mask, CallSite) = 0;
   // May call fail().
   virtual void event(Thread&, Event, CallSite, unsigned count) = 0;
+  // __threadfence(): what the thread knows of goes out to the other blocks with its next atomic.
+  virtual void device_fence(Thread&) {}
   // A primitive that isn't instrumented is about to read or write memory for this thread (atomics, ldmatrix, cp.async).
   // `lane_thread` is whose access it is; for what a warp does together it isn't current_thread(). May call fail().
   virtual void touched(Thread& lane_thread, const void* address, size_t bytes, bool is_write, bool is_atomic,

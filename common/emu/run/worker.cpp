@@ -1,6 +1,7 @@
 #include "common/emu/run/worker.h"
 
 #include <signal.h>
+#include <cstdint>
 
 #include <algorithm>
 #include <atomic>
@@ -17,7 +18,8 @@ namespace {
 
 constexpr size_t kStackBytes = 128 * 1024;  // a thread's; only the pages it touches take memory
 constexpr size_t kArenaBytes = 256 * 1024;  // more than any device's dynamic shared memory
-constexpr size_t kSharedAlignment = 128;
+constexpr size_t kSharedAlignment = 1024;   // TMA's largest swizzle repeats after as many bytes
+constexpr unsigned kFruitlessPolls = 1000;  // then the threads that poll wait for ever
 
 thread_local Worker* this_worker = nullptr;
 // What the running thread asks for most, without a detour through the worker.
@@ -31,10 +33,6 @@ bool same_place(const CallSite& a, const CallSite& b) {
 }
 
 bool same_name(const char* a, const char* b) { return a == b || std::strcmp(a, b) == 0; }
-
-std::string to_string(const CallSite& site) {
-  return site.file == nullptr ? "an unknown line" : std::string(site.file) + ":" + std::to_string(site.line);
-}
 
 std::string hex(uint64_t value) {
   char text[24];
@@ -64,6 +62,10 @@ std::string lanes_of(uint32_t mask) {
 }
 
 }  // namespace
+
+std::string to_string(const CallSite& site) {
+  return site.file == nullptr ? "an unknown line" : std::string(site.file) + ":" + std::to_string(site.line);
+}
 
 std::string to_string(Index i) {
   return "(" + std::to_string(i.x) + "," + std::to_string(i.y) + "," + std::to_string(i.z) + ")";
@@ -160,6 +162,12 @@ void Worker::prepare_block(uint64_t linear) {
   exited_ = at_barrier_ = barrier_yes_ = 0;
   barriers_differ_ = false;
   first_at_barrier_ = nullptr;
+  engine_.mbarriers.begin_block();
+  engine_.named_barriers.begin_block();
+  engine_.copies.begin_block();
+  engine_.warpgroups.begin_block();
+  polling_.clear();
+  fruitless_polls_ = 0;
   fault_.reset();
   ready_first_ = ready_count_ = 0;
   if (launch.seed != 0) random_.seed(launch.seed * 0x9e3779b97f4a7c15u + linear);
@@ -201,6 +209,14 @@ void Worker::run_block(uint64_t linear) {
   running_ = this_thread = nullptr;
   if (!fault_ && exited_ != block_.threads) {
     stop_stalled();
+  }
+  if (!fault_) fault_ = engine_.copies.end_block(block_);
+  if (const Wgmma* open = fault_ ? nullptr : engine_.warpgroups.unfinished()) {
+    fault_.emplace();
+    fault_->kind = "wgmma";
+    fault_->here = open->site;
+    fault_->message = "the block ends and no wgmma_wait covers the wgmma of " + to_string(open->site) +
+                      ": its threads never got the result";
   }
   if (fault_) throw_fault();
   if (watcher_ != nullptr) watcher_->block_end(block_);
@@ -249,6 +265,8 @@ void Worker::make_ready_first(Thread& thread) {
 }
 
 void Worker::go_on_with_next(Context& from) {
+  if (engine_.copies.any()) let_copies_land();
+  if (ready_count_ == 0 && !polling_.empty()) wake_those_that_poll();
   if (ready_count_ == 0) {
     running_ = this_thread = nullptr;
     switch_context(from, scheduler_);
@@ -265,6 +283,25 @@ void Worker::go_on_with_next(Context& from) {
   running_ = this_thread = next;
   Context& to = contexts_[next->linear];
   if (&to != &from) switch_context(from, to);
+}
+
+// A load lands when no thread can go on without it; with a seed, at any time.
+void Worker::let_copies_land() {
+  const size_t ready_before = ready_count_;
+  if (launch_->seed != 0 && random_() % 4 == 0) engine_.copies.land_any(block_, random_());
+  while (ready_count_ == 0 && engine_.copies.land_oldest_load(block_)) {
+  }
+  if (ready_count_ > ready_before) fruitless_polls_ = 0;
+}
+
+void Worker::wake_those_that_poll() {
+  if (++fruitless_polls_ > kFruitlessPolls) return;
+  std::vector<Thread*> polling;
+  polling.swap(polling_);
+  for (Thread* thread : polling) {
+    engine_.mbarriers.stop_waiting(*thread);
+    make_ready(*thread);
+  }
 }
 
 void Worker::wait() { go_on_with_next(contexts_[running_->linear]); }
@@ -372,6 +409,39 @@ bool Worker::complete_if_all_arrived(Warp& warp, Meeting* meeting) {
   return true;
 }
 
+bool Worker::wait_for_mbarrier(const void* at, bool parity, bool polls, CallSite site) {
+  Thread& self = *running_;
+  if (engine_.mbarriers.wait(self, at, parity, polls, site)) return true;
+  const unsigned barrier = self.waits_on;
+  const uint64_t phase = engine_.mbarriers[barrier].phase;
+  if (polls) polling_.push_back(&self);
+  wait();
+  if (!polls) return true;
+  const bool ended = engine_.mbarriers[barrier].phase != phase;
+  if (ended) {
+    fruitless_polls_ = 0;
+    polling_.erase(std::remove(polling_.begin(), polling_.end(), &self), polling_.end());
+  }
+  return ended;
+}
+
+void Worker::named_barrier(int id, int threads, bool waits, CallSite site) {
+  if (!engine_.named_barriers.arrive(*running_, id, threads, waits, site)) wait();
+}
+
+void Worker::warpgroup_step(Warpgroups::Step step, unsigned groups_open, CallSite site) {
+  if (!engine_.warpgroups.arrive(*running_, step, groups_open, site)) wait();
+}
+
+void stop_engine(const char* kind, const std::string& sentence, CallSite here, CallSite other) {
+  RuntimeFault fault;
+  fault.kind = kind;
+  fault.message = sentence;
+  fault.here = here;
+  fault.other = other;
+  this_worker->stop(std::move(fault));
+}
+
 // ---- what goes wrong --------------------------------------------------------------------------------------------
 
 void Worker::stop(RuntimeFault fault) {
@@ -382,6 +452,11 @@ void Worker::stop(RuntimeFault fault) {
   running_ = this_thread = nullptr;
   switch_context(dropped, scheduler_);
   __builtin_unreachable();
+}
+
+void Worker::stop_without_thread(RuntimeFault fault) {
+  running_ = nullptr;
+  stop(std::move(fault));
 }
 
 void Worker::throw_fault() {
@@ -403,13 +478,13 @@ std::string Worker::who_waits_where(std::vector<CallSite>* places) const {
     if (told[t]) continue;
     const Thread& first = threads_[t];
     const bool exited = first.state == ThreadState::exited;
-    const bool has_mask = first.state == ThreadState::at_warp_barrier || first.state == ThreadState::at_collective;
     std::vector<unsigned> group;
     for (size_t u = t; u < threads_.size(); ++u) {
       const Thread& other = threads_[u];
       if (other.state != first.state) continue;
       if (!exited && (!same_name(other.waits_for, first.waits_for) || !same_place(other.waits_at, first.waits_at) ||
-                      other.waits_mask != first.waits_mask)) {
+                      other.waits_mask != first.waits_mask || other.waits_on != first.waits_on ||
+                      other.waits_parity != first.waits_parity)) {
         continue;
       }
       told[u] = true;
@@ -421,20 +496,40 @@ std::string Worker::who_waits_where(std::vector<CallSite>* places) const {
       text += one ? " has returned" : " have returned";
       continue;
     }
-    text += (one ? " waits at " : " wait at ") + std::string(first.waits_for);
-    if (has_mask) text += " with mask " + hex(first.waits_mask);
-    text += ", " + to_string(first.waits_at);
+    text += (one ? " waits at " : " wait at ") + waits_at(first);
     places->push_back(first.waits_at);
   }
   return text;
 }
 
+std::string Worker::waits_at(const Thread& thread) const {
+  const std::string where = ", " + to_string(thread.waits_at);
+  const std::string what = thread.waits_for;
+  switch (thread.state) {
+    case ThreadState::at_warp_barrier:
+    case ThreadState::at_collective: return what + " with mask " + hex(thread.waits_mask) + where;
+    case ThreadState::at_mbarrier:
+      return what + where + ", for parity " + (thread.waits_parity ? "1" : "0") + " of " +
+             engine_.mbarriers.name(block_, thread.waits_on) + ": " + engine_.mbarriers.state(thread.waits_on);
+    case ThreadState::at_named_barrier:
+      return what + " of barrier " + std::to_string(thread.waits_on) + where + ": " +
+             engine_.named_barriers.state(thread.waits_on);
+    case ThreadState::at_warpgroup:
+      return what + where + ", of warpgroup " + std::to_string(thread.waits_on) + ": " +
+             engine_.warpgroups.state(thread);
+    default: return what + where;
+  }
+}
+
 void Worker::stop_stalled() {
   RuntimeFault fault;
   fault.kind = "barrier";
-  if (at_barrier_ + exited_ == block_.threads) {
+  if (at_barrier_ + exited_ == block_.threads && at_barrier_ > 0) {
     fault.message = "divergent barrier: the threads of the block wait at different barriers";
   }
+  // Lanes that wait for one which waits for an mbarrier: that is why.
+  const std::string cause = engine_.mbarriers.likely_cause(block_);
+  if (fault.message.empty() && !cause.empty()) fault.message = "deadlock: " + cause;
   for (const auto& meetings : meetings_) {
     for (const Meeting& meeting : meetings) {
       if (!fault.message.empty()) break;
@@ -447,6 +542,7 @@ void Worker::stop_stalled() {
                                     : lanes_of(missing & ~warp.exited) + ": waiting elsewhere");
     }
   }
+  if (fault.message.empty()) fault.message = "deadlock";
   std::vector<CallSite> places;
   fault.message += "; no thread can go on. Threads are numbered x + blockDim.x * (y + blockDim.y * z):";
   fault.message += who_waits_where(&places);

@@ -1,10 +1,12 @@
 // A worker runs one block at a time on its OS thread: it keeps the fibers, says which goes on next, holds the threads
 // that wait at barriers, and notices when none can go on.
 #pragma once
+#include <cstdint>
 #include <optional>
 #include <random>
 #include <vector>
 
+#include "common/emu/run/engine.h"
 #include "common/emu/run/fiber.h"
 #include "common/emu/run/runtime.h"
 
@@ -29,9 +31,17 @@ class Worker {
   BarrierVotes block_barrier(const char* name, CallSite, bool predicate);
   void warp_barrier(const char* name, uint32_t mask, const CallSite&);
   void collective(const char* name, uint32_t mask, const CallSite&, void* operand, Combine, bool needs_all_lanes);
+  // The thread waits for the phase of this parity to end. `polls`: no longer than until no other thread can go on; false:
+  // the phase hasn't ended.
+  bool wait_for_mbarrier(const void* at, bool parity, bool polls, CallSite);
+  void named_barrier(int id, int threads, bool waits, CallSite);
+  void warpgroup_step(Warpgroups::Step, unsigned groups_open, CallSite);
+  Engine& engine() { return engine_; }
+  void wake(Thread& thread) { make_ready(thread); }
   // Drops the block's fibers and makes run_block() throw. The caller fills kind and message (a sentence); the kernel,
   // the block, the thread and the seed are added.
   [[noreturn]] void stop(RuntimeFault);
+  [[noreturn]] void stop_without_thread(RuntimeFault);  // no thread's doing
   [[noreturn]] void stop_at_signal(int signal, int code, const void* address, const void* pc);
 
   Thread* running() const { return running_; }
@@ -58,9 +68,12 @@ class Worker {
   void make_ready(Thread&);
   void wait();  // the running fiber lets the next one go on, and returns when it is its turn again
   void go_on_with_next(Context& from);
+  void let_copies_land();
+  void wake_those_that_poll();
   void prepare_block(uint64_t linear);
   [[noreturn]] void stop_stalled();  // on the scheduler's stack
   std::string who_waits_where(std::vector<CallSite>* places) const;
+  std::string waits_at(const Thread&) const;
   std::string describe_address(const void* address) const;
   [[noreturn]] void throw_fault();
 
@@ -81,6 +94,9 @@ class Worker {
   bool barriers_differ_ = false;
   const Thread* first_at_barrier_ = nullptr;
   BarrierVotes barrier_result_;
+  Engine engine_;
+  std::vector<Thread*> polling_;
+  unsigned fruitless_polls_ = 0;  // times they were all woken for nothing, in a row
   std::optional<RuntimeFault> fault_;
   std::mt19937_64 random_;
 

@@ -3,6 +3,7 @@
 // inline is what nearly all of them need; the rest is in watch.cpp.
 #pragma once
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
@@ -10,13 +11,15 @@
 #include <vector>
 
 #include "common/device/counts.h"
+#include "common/emu/run/copies.h"
 #include "common/emu/run/runtime.h"
+#include "common/emu/run/warpgroups.h"
 #include "common/emu/watch/requests.h"
 #include "common/emu/watch/shadow.h"
 
 namespace flash::emu {
 
-enum class AccessKind : uint8_t { plain, atomic, ldmatrix, async_source, async_target, event };
+enum class AccessKind : uint8_t { plain, atomic, ldmatrix, stmatrix, async_source, async_target, event };
 
 // A call site in the launch that runs: one for each memory space and kind it is seen with.
 struct LaunchSite {
@@ -39,6 +42,7 @@ class MemoryWatcher final : public Watcher {
   void thread_end(Thread&) override {}
   void block_barrier(Block&, const char* name, CallSite) override;
   void warp_barrier(Block&, Warp&, uint32_t mask, CallSite) override;
+  void device_fence(Thread&) override;
   void event(Thread&, Event, CallSite, unsigned count) override;
   void touched(Thread&, const void* address, size_t bytes, bool is_write, bool is_atomic, CallSite) override;
   void fault(const RuntimeFault&) override;
@@ -71,7 +75,7 @@ class MemoryWatcher final : public Watcher {
     const Who who = make_who(clock_.me, sites_[index].number);
     const size_t last = (offset + kBytes - 1) >> region->shift;
     for (size_t cell = offset >> region->shift; cell <= last; ++cell) {
-      kWrite ? write_cell(*region, cell, who) : read_cell(*region, cell, who);
+      touch_cell<kWrite>(*region, cell, who);
     }
   }
   void access_range(const void* address, size_t bytes, bool is_write, const void* pc);
@@ -81,6 +85,25 @@ class MemoryWatcher final : public Watcher {
 
   void async_copy_issued(Thread&, uintptr_t shared, uintptr_t global, unsigned bytes, unsigned source_bytes, CallSite);
   void async_copy_landed(Thread&, uintptr_t shared, unsigned bytes);
+  // emu/run/watched.h says what these are; they are in async.cpp.
+  bool running() const { return running_; }
+  void mbarrier_init(Thread&, unsigned barrier, const void* at, CallSite);
+  void mbarrier_used(Thread&, unsigned barrier, CallSite);
+  void mbarrier_gone(unsigned barrier, const void* at);
+  void mbarrier_phase_ended(unsigned barrier);
+  void mbarrier_passed(Thread&, unsigned barrier);
+  void arrived(Thread&, SyncPoint&);
+  void passed(Thread&, const SyncPoint&);
+  SyncPoint& mbarrier_point(unsigned barrier) { return mbarriers_[barrier].point; }
+  SyncPoint& named_point(unsigned id) { return named_points_[id]; }
+  void fence_async(Thread&);
+  void fence_mbarrier_init(Thread&);
+  void copy_issued(Thread&, const BulkCopy&);
+  void copy_landed(const BulkCopy&);
+  void copy_has_read(Thread&, const BulkCopy&);
+  void copy_has_written(Thread&, const BulkCopy&);
+  void wgmma_issued(const Block&, unsigned warpgroup, const Wgmma&);
+  void wgmma_done(unsigned warpgroup);
   void index_out_of_bounds(const char* file, int line, const std::string& array_type, uint64_t index, const void* pc);
 
   void reset();
@@ -100,7 +123,19 @@ class MemoryWatcher final : public Watcher {
     int distance = 0;              // of a race's two threads: Clock::distance()
     const Region* region = nullptr;
   };
-  class Pause;
+  // While the watcher works it doesn't watch: functions of the standard library that a watched kernel file uses as well
+  // may have been compiled there, with hooks, and the linker keeps one copy.
+  class Pause {
+   public:
+    explicit Pause(MemoryWatcher& watcher) : watcher_(watcher), was_running_(watcher.running_) {
+      watcher.running_ = false;
+    }
+    ~Pause() { watcher_.running_ = was_running_; }
+
+   private:
+    MemoryWatcher& watcher_;
+    const bool was_running_;
+  };
   struct LineRecord {
     Counts counts;
     bool exact = true;
@@ -126,50 +161,105 @@ class MemoryWatcher final : public Watcher {
   void flush(unsigned warp);
   void flush_block();
 
+  template <bool kWrite>
+  void touch_cell(Region& region, size_t cell, Who who) {
+    if (clock_.knowledge.active()) {
+      kWrite ? write_cell<true>(region, cell, who) : read_cell<true>(region, cell, who);
+    } else {
+      kWrite ? write_cell<false>(region, cell, who) : read_cell<false>(region, cell, who);
+    }
+  }
   uint32_t floor_of(const Region& region) const { return region.is_shared ? clock_.block : clock_.kernel; }
+  // kRows: whether rows of knowledge are kept (knowledge.h). Kernels without pay nothing for it here.
+  template <bool kRows>
   void read_cell(Region& region, size_t index, Who who) {
     Cell& cell = region.cells[index];
-    if (cell.read.time == clock_.now && ((cell.read.who ^ who) & kThreadMask) == 0) return;
+    if (cell.read.time == clock_.now && ((cell.read.who ^ who) & kWhoMask) == 0) return;
     const uint32_t floor = floor_of(region);
     if (cell.write.time <= floor) {
       if (region.is_shared || (cell.write.time == 0 && !region.host_wrote)) report_unwritten(region, index, who);
-    } else if ((cell.write.who & (kAtomic | kPending)) || clock_.unordered(cell.write, floor)) {
+    } else if ((cell.write.who & kSpecial) || clock_.unordered<kRows>(cell.write, floor)) {
       check_write(region, index, who, false);
     }
     const Access past = cell.read;
     if (past.time <= floor) {  // the first read in this kernel (of shared memory: in this block)
       if (!region.is_shared) kernel_->totals.distinct_read_bytes += size_t(1) << region.shift;
       cell.other_read = Access();
-    } else if ((past.who & kThreadMask) != clock_.me || past.time <= clock_.block) {
-      if (clock_.distance(past, floor) >= clock_.distance(cell.other_read, floor)) cell.other_read = past;
+    } else if (((past.who ^ who) & kWhoMask) || past.time <= clock_.block) {
+      if (clock_.distance<kRows>(past, floor) >= clock_.distance<kRows>(cell.other_read, floor)) cell.other_read = past;
     }
     cell.read = {clock_.now, who};
+    if (kRows && region.reads) region.note_read(index, cell.read);
   }
+  template <bool kRows>
   void write_cell(Region& region, size_t index, Who who) {
     Cell& cell = region.cells[index];
-    if (cell.write.time == clock_.now && ((cell.write.who ^ who) & (kThreadMask | kAtomic | kPending)) == 0) {
+    if (cell.write.time == clock_.now && ((cell.write.who ^ who) & (kWhoMask | kSpecial)) == 0) {
       if (!(who & kAtomic)) return;
     }
     const uint32_t floor = floor_of(region);
     if (cell.write.time > floor) {
-      if ((cell.write.who & (kAtomic | kPending)) || clock_.unordered(cell.write, floor)) {
+      if ((cell.write.who & kSpecial) || clock_.unordered<kRows>(cell.write, floor)) {
         check_write(region, index, who, true);
       }
     }
     if (!region.is_shared && cell.write.time <= floor) {
       kernel_->totals.distinct_write_bytes += size_t(1) << region.shift;
     }
-    if (clock_.unordered(cell.read, floor) || clock_.unordered(cell.other_read, floor)) {
-      const bool other_is_farther = clock_.distance(cell.other_read, floor) > clock_.distance(cell.read, floor);
+    if (clock_.unordered<kRows>(cell.read, floor) || clock_.unordered<kRows>(cell.other_read, floor)) {
+      const bool other_is_farther =
+          clock_.distance<kRows>(cell.other_read, floor) > clock_.distance<kRows>(cell.read, floor);
       report_race(region, index, who, true, other_is_farther ? cell.other_read : cell.read, false);
+    } else if (kRows && region.reads) {
+      check_warp_reads(region, index, who);
     }
     // A thread's plain write followed by its own atomic: the write stays on record, for others' atomics race with it.
-    if ((who & kAtomic) && cell.write.time == clock_.now && ((cell.write.who ^ who) & kThreadMask) == 0 &&
-        !(cell.write.who & (kAtomic | kPending)))
+    if ((who & kAtomic) && cell.write.time == clock_.now && ((cell.write.who ^ who) & kWhoMask) == 0 &&
+        !(cell.write.who & kSpecial))
       return;
     cell.write = {clock_.now, who};
   }
   void check_write(Region&, size_t cell, Who, bool is_write);
+  void check_warp_reads(Region&, size_t cell, Who);
+
+  // The engine's part, in async.cpp.
+  struct WatchedMbarrier {
+    uintptr_t at = 0;
+    bool valid = false;
+    Access init, init_fence;  // init_fence.time 0: none
+    unsigned column = 0;
+    std::string name;
+    SyncPoint point;
+  };
+  struct OpenRead {  // of shared memory, by a store of the engine
+    uintptr_t begin;
+    size_t bytes;
+    Who who;
+  };
+  // What the tensor cores read for a warpgroup: its products in flight, oldest first.
+  struct Product {
+    Who who;
+    std::vector<uintptr_t> chunks;  // of 16 bytes
+  };
+  struct Unit {
+    unsigned column = 0;
+    std::deque<Product> in_flight;
+  };
+  void lock(const Product&, bool locked);
+  void keep_rows();
+  void begin_async();
+  Region* region_at(uintptr_t at);
+  template <class Visit>
+  void for_each_cell(uintptr_t at, size_t bytes, Visit);
+  bool unfenced(Access past, uint32_t floor) const;
+  void count_copy(const BulkCopy&);
+  void check_target(Region&, size_t cell, Who);
+  void check_source(Region&, size_t cell, Who);
+  bool report_locked(Region&, size_t cell, Who, bool is_write, Access past);
+  void report_not_waited(Region&, size_t cell, Who, bool is_write, Access past);
+  void report_proxy(Region&, size_t cell, Who, bool is_write, Access past);
+  std::string copy_name(Who) const;  // ", a TMA load," of a copy's site; "" of others
+  const WatchedMbarrier* mbarrier_of_column(unsigned column) const;
 
   void report_unwritten(Region&, size_t cell, Who);
   void report_race(Region&, size_t cell, Who, bool is_write, Access past, bool past_is_write);
@@ -203,6 +293,12 @@ class MemoryWatcher final : public Watcher {
   Block* block_ = nullptr;
   KernelRecord* kernel_ = nullptr;
   std::unordered_map<uint64_t, uint32_t> site_index_;
+  std::vector<WatchedMbarrier> mbarriers_;
+  SyncPoint named_points_[16];
+  std::vector<OpenRead> open_reads_;
+  std::map<unsigned, Unit> units_;                        // [warpgroup]
+  std::vector<unsigned> last_passed_;                     // [thread] the mbarrier, + 1
+  std::unordered_map<uint32_t, const char*> copy_names_;  // [site]
   std::vector<ThreadLog> threads_;
   WarpLog warps_[kLanes];
   std::vector<Region*> regions_;                         // of this launch
@@ -220,6 +316,9 @@ class MemoryWatcher final : public Watcher {
   std::vector<std::unique_ptr<FaultRecord>> faults_;
   std::unordered_map<uint64_t, size_t> fault_index_;
 };
+
+// "byte 12 of tile (shared memory)".
+std::string place_in(const Region&, size_t offset);
 
 extern MemoryWatcher the_watcher;
 extern bool built_watched;  // a watched kernel object is linked in; set before the_watcher is constructed

@@ -1,6 +1,7 @@
 #include "common/emu/watch/requests.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <numeric>
 
 namespace flash::emu {

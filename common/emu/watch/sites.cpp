@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <unistd.h>
+#include <cstdint>
 
 #include <climits>
 #include <cstdio>

@@ -9,7 +9,7 @@
 
 namespace flash::emu {
 
-constexpr uint32_t kSiteBits = 19;  // sites fit shadow memory's cells; later ones than 2^19 share the last number
+constexpr uint32_t kSiteBits = 17;  // sites fit shadow memory's cells; later ones than 2^17 share the last number
 
 uint32_t site_number(CallSite place);  // the same place gives the same number; 0 is "not known"
 

@@ -1,6 +1,7 @@
 #include "common/emu/watch/watch.h"
 
 #include <link.h>
+#include <cstdint>
 
 #include <algorithm>
 #include <set>
@@ -56,26 +57,12 @@ Index index_of(uint32_t linear, Index extent) {
   return {linear % extent.x, linear / extent.x % extent.y, linear / extent.x / extent.y};
 }
 
+}  // namespace
+
 std::string place_in(const Region& region, size_t offset) {
   const bool says_so = !region.is_shared || region.name.find("shared") != std::string::npos;
   return "byte " + std::to_string(offset) + " of " + region.name + (says_so ? "" : " (shared memory)");
 }
-
-}  // namespace
-
-// While the watcher works it doesn't watch: functions of the standard library that a watched kernel file uses as well
-// may have been compiled there, with hooks, and the linker keeps one copy.
-class MemoryWatcher::Pause {
- public:
-  explicit Pause(MemoryWatcher& watcher) : watcher_(watcher), was_running_(watcher.running_) {
-    watcher.running_ = false;
-  }
-  ~Pause() { watcher_.running_ = was_running_; }
-
- private:
-  MemoryWatcher& watcher_;
-  const bool was_running_;
-};
 
 // ---- kernels, blocks, threads ---------------------------------------------------------------------------------------
 
@@ -134,7 +121,7 @@ void MemoryWatcher::kernel_end(const Launch&) {
 }
 
 void MemoryWatcher::block_begin(Block& block) {
-  clock_.begin_block();
+  clock_.begin_block(block.threads);
   block_starts_.push_back({clock_.block, block.index});
   block_ = &block;
   thread_ = nullptr;
@@ -156,6 +143,7 @@ void MemoryWatcher::block_begin(Block& block) {
       for (const StaticShared& array : *block.statics) add(array.name, array.base, array.bytes);
     }
   }
+  begin_async();
   running_ = true;
 }
 
@@ -205,6 +193,9 @@ void MemoryWatcher::event(Thread&, Event event, CallSite place, unsigned count) 
     case Event::ldmatrix:
     case Event::atomic:
     case Event::async_copy: break;  // counted by their requests
+    case Event::mbarrier_arrival: counts.mbarrier_arrivals += count; break;
+    case Event::mbarrier_wait: counts.mbarrier_waits += count; break;
+    case Event::named_barrier: counts.named_barriers += count; break;
   }
 }
 
@@ -239,7 +230,10 @@ bool MemoryWatcher::find_site(uintptr_t at, unsigned bytes, bool is_write, Acces
   Region* region = find_region(at, bytes, is_write, place);
   if (!region) return false;
   if (at & (bytes - 1)) stop_misaligned(*region, at, bytes, is_write, place);
-  if (!region->cells) region->make_cells();
+  if (!region->cells) {
+    region->make_cells();
+    if (region->is_shared && clock_.knowledge.active()) region->keep_reads(block_->warps);
+  }
   index = launch_site(place, kind, bytes, is_write, region->is_shared);
   sites_[index].region = region;
   if (kind == AccessKind::plain) {
@@ -318,7 +312,7 @@ void MemoryWatcher::access_of(Thread& thread, uintptr_t at, unsigned bytes, bool
         report_unwritten(region, cell, who);
       }
     }
-    is_write ? write_cell(region, cell, who) : read_cell(region, cell, who);
+    is_write ? touch_cell<true>(region, cell, who) : touch_cell<false>(region, cell, who);
     // A pending copy takes no part in the shortcut "I read this just now".
     if (kind == AccessKind::async_target) region.cells[cell].read.time = 0;
   }
@@ -328,6 +322,13 @@ void MemoryWatcher::touched(Thread& thread, const void* address, size_t bytes, b
                             CallSite place) {
   access_of(thread, reinterpret_cast<uintptr_t>(address), unsigned(bytes), is_write,
             is_atomic ? AccessKind::atomic : AccessKind::plain, place);
+  if (is_atomic && running_ && (clock_.knowledge.active() || clock_.device.in_use())) {
+    const Pause pause(*this);
+    keep_rows();
+    clock_.device.updated(clock_.knowledge, thread.linear, reinterpret_cast<uintptr_t>(address), clock_.block,
+                          clock_.now);
+    ++clock_.now;
+  }
 }
 
 void MemoryWatcher::access_range(const void* address, size_t bytes, bool is_write, const void* pc) {
@@ -397,6 +398,7 @@ void MemoryWatcher::flush(unsigned w) {
     const uint64_t requests = counts.requests - before;
     if (is_atomic) site.counts.atomics += requests;
     if (site.kind == AccessKind::ldmatrix) site.counts.ldmatrixes += requests;
+    if (site.kind == AccessKind::stmatrix) site.counts.stmatrixes += requests;
     if (site.kind == AccessKind::async_target) site.counts.async_copies += requests;
     for (Stream* lane : lanes) {
       if (lane) lane->clear();
@@ -474,7 +476,9 @@ void MemoryWatcher::report_unwritten(Region& region, size_t cell, Who who) {
 
 void MemoryWatcher::report_race(Region& region, size_t cell, Who who, bool is_write, Access past, bool past_is_write) {
   const Pause pause(*this);
-  const bool is_async = (who | past.who) & kAsync;
+  if (past_is_write && (past.who & kEngine)) return report_not_waited(region, cell, who, is_write, past);
+  const bool is_async =
+      ((who | past.who) & kAsync) || copy_names_.count(site_of(who)) || copy_names_.count(site_of(past.who));
   const int distance = clock_.distance(past, floor_of(region));
   FaultRecord* record = new_fault(is_async ? "async-copy" : "race", &region, site_of(who), site_of(past.who), distance);
   if (!record) return;
@@ -483,20 +487,31 @@ void MemoryWatcher::report_race(Region& region, size_t cell, Who who, bool is_wr
     return std::string(w & kAtomic ? updates : w & kAsync ? copies : write ? writes : reads);
   };
   record->fault.message =
-      (is_async ? "asynchronous copy: @1 " : "race: @1 ") +
+      (is_async ? "asynchronous copy: @1" : "race: @1") + copy_name(who) + " " +
       verb(is_write, who, "writes ", "reads ", "updates (atomically) ", "copies (cp.async) to ") +
-      place_in(region, cell << region.shift) + " in " + thread_and_block() + ", and @2 " +
+      place_in(region, cell << region.shift) + " in " + thread_and_block() + ", and @2" + copy_name(past.who) + " " +
       verb(past_is_write, past.who, "wrote it", "read it", "updated it (atomically)", "copied to it (cp.async)") +
-      " in " + past_thread(past) +
+      (past.who & kEngine ? "" : " in " + past_thread(past)) +
       (other_block ? ". The blocks of a kernel run in any order."
        : same_warp ? ". The two threads share a warp, and no __syncwarp() or __syncthreads() lies between."
-                   : ". No __syncthreads() lies between.");
+       : clock_.knowledge.active() ? ". Nothing orders the two: no __syncthreads(), mbarrier or named barrier that one "
+                                     "arrives at and the other "
+                                     "passes."
+                                   : ". No __syncthreads() lies between.");
 }
 
 void MemoryWatcher::report_pending(Region& region, size_t cell, Who who, bool is_write, Access past) {
   const Pause pause(*this);
+  if (past.who & kEngine) return report_not_waited(region, cell, who, is_write, past);
   FaultRecord* record = new_fault("async-copy", &region, site_of(who), site_of(past.who));
   if (!record) return;
+  if (!(past.who & kAsync)) {
+    record->fault.message = "asynchronous copy: @1" + copy_name(who) + (is_write ? " writes " : " reads ") +
+                            place_in(region, cell << region.shift) + " in " + thread_and_block() + " while @2" +
+                            copy_name(past.who) + " issued by " + past_thread(past) +
+                            ", is still writing it: that thread has not waited for it (bulk_wait).";
+    return;
+  }
   record->fault.message = "asynchronous copy: @1 " + std::string(is_write ? "writes " : "reads ") +
                           place_in(region, cell << region.shift) + " in " + thread_and_block() +
                           " while the cp.async of @2, " + past_thread(past) +
@@ -507,7 +522,11 @@ void MemoryWatcher::report_pending(Region& region, size_t cell, Who who, bool is
 void MemoryWatcher::check_write(Region& region, size_t index, Who who, bool is_write) {
   const Access past = region.cells[index].write;
   const uint32_t floor = floor_of(region);
-  if (past.who & kPending) return report_pending(region, index, who, is_write, past);
+  if ((past.who & kLocked) && report_locked(region, index, who, is_write, past)) return;
+  if (past.who & kPending) {
+    if (past.who & who & kAtomic) return;  // two of the engine's reductions
+    return report_pending(region, index, who, is_write, past);
+  }
   const bool unordered = clock_.unordered(past, floor);
   if (!(past.who & kAtomic)) {
     if (unordered) report_race(region, index, who, is_write, past, true);
@@ -521,6 +540,18 @@ void MemoryWatcher::check_write(Region& region, size_t index, Who who, bool is_w
   const auto other = region.other_atomic.find(index);
   if (other != region.other_atomic.end() && clock_.unordered(other->second, floor)) {
     report_race(region, index, who, is_write, other->second, true);
+  }
+}
+
+void MemoryWatcher::check_warp_reads(Region& region, size_t index, Who who) {
+  const Access none;
+  for (unsigned w = 0; w < region.warps; ++w) {
+    Region::WarpReads& reads = region.reads[index * region.warps + w];
+    if (reads.newest.time == 0) continue;
+    for (const Access past : {reads.newest, reads.other_lane}) {
+      if (clock_.unordered(past, clock_.block)) report_race(region, index, who, true, past, false);
+    }
+    reads = {none, none};
   }
 }
 
@@ -597,7 +628,7 @@ WatchReport MemoryWatcher::report() const {
   std::set<std::pair<const Region*, uint32_t>> racing;
   std::set<std::string> overrun;
   for (const std::unique_ptr<FaultRecord>& record : faults_) {
-    if (record->fault.kind == "race" || record->fault.kind == "async-copy") {
+    if (record->fault.kind == "race" || record->fault.kind == "async-copy" || record->fault.kind == "proxy") {
       racing.insert({record->region, record->here});
       racing.insert({record->region, record->other});
     } else if (record->fault.kind == "out-of-bounds") {

@@ -6,6 +6,7 @@
 // (the one with the lower index in the lower half) or one fp32. Whose share is what is the *lane map*; in the drawings
 // "T5" is lane 5 and (row, column) names an element. lane / 4 is the lane's *group*, lane % 4 its *quad lane*.
 #pragma once
+#include <cstdint>
 
 #include "common/kernel/cuda.cuh"
 

@@ -1,0 +1,137 @@
+// The watcher against mistakes with TMA, mbarriers, named barriers and fences (async_kernels.cu), and what it counts.
+#include "common/tests/catch.h"
+
+#include <cstdlib>
+#include <vector>
+
+#include "common/base/error.h"
+#include "common/device/counts.h"
+#include "common/device/memory.h"
+#include "common/kernel/cuda.cuh"
+#include "common/tests/watch_kernels.h"
+
+#if FLASH_WATCH
+
+namespace {
+
+using namespace flash::watch_kernels;
+using Fault = flash::WatchFault;
+using flash::WatchReport;
+
+WatchReport report_of(const FaultCase& c, bool faulty, int seed = 0) {
+  setenv("EMU_SEED", std::to_string(seed).c_str(), 1);
+  flash::reset_watch_report();
+  try {
+    c.run(faulty);
+  } catch (const flash::Error&) {
+    // The kernel was stopped; the report says why.
+  }
+  unsetenv("EMU_SEED");
+  return flash::take_watch_report();
+}
+
+const FaultCase& named(const std::string& name) {
+  for (const FaultCase& c : async_fault_cases()) {
+    if (c.name == name) return c;
+  }
+  throw std::runtime_error("no case " + name);
+}
+
+std::string message_of(const std::string& name) {
+  const WatchReport report = report_of(named(name), true);
+  REQUIRE(!report.faults.empty());
+  return report.faults[0].message;
+}
+
+}  // namespace
+
+TEST_CASE("every mistake with asynchronous copies and barriers is found, in every schedule") {
+  for (const FaultCase& c : async_fault_cases()) {
+    for (int seed = 0; seed <= 20; ++seed) {
+      INFO(c.name << ": " << c.what << ", EMU_SEED=" << seed);
+      const WatchReport report = report_of(c, true, seed);
+      bool found = false;
+      for (const Fault& fault : report.faults) {
+        INFO(fault.message);
+        found |= fault.kind == c.kind;
+        if (fault.kind != c.kind) {
+          CHECK(c.has_consequences);
+          continue;
+        }
+        if (!c.array.empty()) CHECK(fault.array == c.array);
+        CHECK_THAT(fault.kernel, ContainsSubstring(c.name + "<true>"));
+        CHECK(fault.here.file == "common/tests/async_kernels.cu");
+        CHECK_THAT(fault.message, ContainsSubstring("async_kernels.cu:" + std::to_string(fault.here.line)));
+        CHECK_THAT(fault.message, ContainsSubstring("thread"));
+        if (c.kind == "race" || c.kind == "proxy" || !c.array.empty()) {  // both sides
+          CHECK(fault.other.file == "common/tests/async_kernels.cu");
+          CHECK_THAT(fault.message, ContainsSubstring("async_kernels.cu:" + std::to_string(fault.other.line)));
+        }
+      }
+      CHECK(found);
+    }
+  }
+}
+
+TEST_CASE("a deadlock says who waits for which mbarrier, what it lacks, and why that may be") {
+  const std::string parity = message_of("producer_starts_at_0");
+  CHECK_THAT(parity, ContainsSubstring("nothing has ever arrived at mbarrier empty[0]") &&
+                         ContainsSubstring("starts with parity 1") &&
+                         ContainsSubstring("threads 0-63 wait at mbarrier_wait") &&
+                         ContainsSubstring("for parity 0 of mbarrier full[0] (initialised at") &&
+                         ContainsSubstring("its phase 0 has 0 of 2 arrivals") &&
+                         ContainsSubstring("threads 65-95 have returned"));
+  CHECK_THAT(message_of("expects_too_much"),
+             ContainsSubstring("all arrivals of mbarrier full") && ContainsSubstring("only 256 of the 512 bytes"));
+  CHECK_THAT(message_of("arrivals_missing"),
+             ContainsSubstring("mbarrier empty[0]") && ContainsSubstring("lacks 1 arrival"));
+  CHECK_THAT(message_of("barrier_never_full"), ContainsSubstring("threads 0-63 wait at named_sync of barrier 1") &&
+                                                   ContainsSubstring("it has 64 of 96 threads") &&
+                                                   ContainsSubstring("threads 64-95 have returned"));
+}
+
+TEST_CASE("a load that wasn't waited for names its mbarrier, and the one that was waited for") {
+  CHECK_THAT(message_of("wait_for_wrong_stage"), ContainsSubstring("a TMA load,") &&
+                                                     ContainsSubstring("the copy's mbarrier full[1]") &&
+                                                     ContainsSubstring("its last wait was for full[0]"));
+}
+
+TEST_CASE("copies, their bytes and sectors, arrivals, waits and named barriers are counted") {
+  const auto counts_of = [](const std::string& name) { return report_of(named(name), false).total(); };
+  // A ring of 8 tiles of 64 floats: one thread loads, two warps use them.
+  const flash::Counts ring = counts_of("one_lane_arrives");
+  CHECK(ring.tma_loads == 8);
+  CHECK(ring.tma_global_bytes == 8 * 256);
+  CHECK(ring.tma_shared_bytes == 8 * 256);
+  CHECK(ring.global_read.bytes == 8 * 256);
+  CHECK(ring.global_read.sectors == 8 * 256 / 32);
+  CHECK(ring.global_read.requests == 0);
+  CHECK(ring.mbarrier_arrivals == 8 + 2 * 8);
+  CHECK(ring.mbarrier_waits == 8 + 64 * 8);
+  // Half of the box is outside of the tensor: it counts in shared memory alone.
+  const flash::Counts half = counts_of("expects_half_a_box");
+  CHECK(half.tma_loads == 1);
+  CHECK(half.tma_global_bytes == 128);
+  CHECK(half.tma_shared_bytes == 256);
+  CHECK(half.global_read.bytes == 128);
+  CHECK(half.global_read.sectors == 4);
+  const flash::Counts store = counts_of("store_rewritten");
+  CHECK(store.tma_stores == 3);
+  CHECK(store.tma_global_bytes == 3 * 256);
+  CHECK(store.global_write.bytes == 3 * 256 + 64 * 4);
+  CHECK(store.global_write.sectors == 3 * 8 + 8);
+  CHECK(store.global_write.requests == 2);
+  CHECK(counts_of("barrier_of_two_warps").named_barriers == 2);
+  CHECK(counts_of("barrier_overtaken").named_barriers == 6);
+}
+
+TEST_CASE("no correct twin with asynchronous copies and barriers is accused, in any schedule") {
+  for (const FaultCase& c : async_fault_cases()) {
+    for (int seed = 0; seed <= 20; ++seed) {
+      INFO(c.name << ", EMU_SEED=" << seed);
+      for (const Fault& fault : report_of(c, false, seed).faults) FAIL_CHECK(fault.message);
+    }
+  }
+}
+
+#endif
