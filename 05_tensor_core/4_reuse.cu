@@ -224,9 +224,12 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   // same maximum and sum.
   float o_acc[kTilesM][kHeadDim / kMmaN][4] = {};
   float row_max[kTilesM][2], row_sum[kTilesM][2] = {};
-  for (int m = 0; m < kTilesM; ++m) row_max[m][0] = row_max[m][1] = -INFINITY;
+  for (int m = 0; m < kTilesM; ++m) {
+    row_max[m][0] = -INFINITY;
+    row_max[m][1] = -INFINITY;
+  }
 
-  for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {  // @next-tile
+  for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {
     cp_async_wait<0>();
     __syncthreads();  // this K and V are there, from every thread; and every warp is done with the other buffers
     const int first_key = key_tile * kBlockN, buffer = key_tile % kBuffers * kTile, other_buffer = kTile - buffer;
@@ -243,7 +246,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
     }
 #pragma unroll
     for (int m = 0; m < kTilesM; ++m) online_softmax(s_acc[m], row_max[m], row_sum[m], o_acc[m], scale_log2);
-    accumulate_pv<kHeadDim>(o_acc, s_acc, v_tiles + buffer, lane);  // @tile-done
+    accumulate_pv<kHeadDim>(o_acc, s_acc, v_tiles + buffer, lane);
   }
 #pragma unroll
   for (int m = 0; m < kTilesM; ++m) {

@@ -119,7 +119,7 @@ __device__ __forceinline__ void move_maxima(const float (&s_acc)[kTilesM][kTiles
       for (int n = 0; n < kTilesN; ++n) {
         tile_max[m][i] = fmaxf(tile_max[m][i], fmaxf(s_acc[m][n][2 * i], s_acc[m][n][2 * i + 1]));
       }
-      outgrown |= tile_max[m][i] * scale_log2 - kRescaleAbove > row_max[m][i];  // @outgrown
+      outgrown |= tile_max[m][i] * scale_log2 - kRescaleAbove > row_max[m][i];
     }
   }
   if (!__any_sync(kAllLanes, outgrown)) return;
@@ -248,9 +248,12 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   // same maximum, and a share each of the sum.
   float o_acc[kTilesM][kHeadDim / kMmaN][4] = {};
   float row_max[kTilesM][2], row_sum[kTilesM][2] = {};
-  for (int m = 0; m < kTilesM; ++m) row_max[m][0] = row_max[m][1] = kLowest;
+  for (int m = 0; m < kTilesM; ++m) {
+    row_max[m][0] = kLowest;
+    row_max[m][1] = kLowest;
+  }
 
-  for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {  // @next-tile
+  for (int key_tile = 0; key_tile < key_tiles; ++key_tile) {
     cp_async_wait<0>();
     __syncthreads();  // this K and V are there, from every thread; and every warp is done with the other buffers
     const int first_key = key_tile * kBlockN, buffer = key_tile % kBuffers * kTile, other_buffer = kTile - buffer;
@@ -266,7 +269,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
       mask_scores(s_acc, problem, warp_row + group, first_key + 2 * t);
     }
     move_maxima(s_acc, row_max, row_sum, o_acc, scale_log2);
-    accumulate_pv<kHeadDim>(o_acc, row_sum, s_acc, row_max, scale_log2, v_tiles + buffer, lane);  // @tile-done
+    accumulate_pv<kHeadDim>(o_acc, row_sum, s_acc, row_max, scale_log2, v_tiles + buffer, lane);
   }
 #pragma unroll
   for (int m = 0; m < kTilesM; ++m) {

@@ -28,8 +28,8 @@ constexpr const char* kName = "05_tensor_core/6_lean_loop";
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr float kLog2e = 1.44269504f;  // e^x = 2^(x log2 e), and 2^x is what the hardware has
 constexpr float kLn2 = 0.69314718f;
-constexpr float kRescaleAbove = 8.f;              // in the exponent: P may grow to 2^8 before its maximum moves
-constexpr float kLowest = -3e38f;                 // where maxima start: finite, so that no -inf - -inf can arise
+constexpr float kRescaleAbove = 8.f;  // @constants: in the exponent: P may grow to 2^8 before its maximum moves
+constexpr float kLowest = -3e38f;     // where maxima start: finite, so that no -inf - -inf can arise
 constexpr int kMmaM = 16, kMmaN = 8, kMmaK = 16;  // the shape of an mma: C is 16 x 8, A has 16 columns
 
 // Query rows and keys per tile. As many keys as the registers for S allow beside those for O.
@@ -141,19 +141,19 @@ __device__ __forceinline__ void move_maxima(const float (&s_acc)[kTilesM][kTiles
       for (int n = 0; n < kTilesN; ++n) {
         tile_max[m][i] = fmaxf(tile_max[m][i], fmaxf(s_acc[m][n][2 * i], s_acc[m][n][2 * i + 1]));
       }
-      outgrown |= tile_max[m][i] * scale_log2 - kRescaleAbove > row_max[m][i];  // @outgrown
+      outgrown |= tile_max[m][i] * scale_log2 - kRescaleAbove > row_max[m][i];
     }
   }
-  if (!__any_sync(kAllLanes, outgrown)) return;
+  if (!__any_sync(kAllLanes, outgrown)) return;  // @vote
   for (int m = 0; m < kTilesM; ++m) {
     for (int i = 0; i < 2; ++i) {
       float new_max = tile_max[m][i];
       new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 1));  // the four lanes of a group share the row
       new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 2));
       new_max = fmaxf(new_max * scale_log2, row_max[m][i]);
-      const float rescale = ex2(row_max[m][i] - new_max);
+      const float rescale = ex2(row_max[m][i] - new_max);  // @rescale
       row_max[m][i] = new_max;
-      row_sum[m][i] *= rescale;  // @rescale-sum
+      row_sum[m][i] *= rescale;
       for (int n = 0; n < kTilesD; ++n) {
         o_acc[m][n][2 * i] *= rescale;
         o_acc[m][n][2 * i + 1] *= rescale;
@@ -170,7 +170,7 @@ __device__ __forceinline__ void step_weights(uint32_t (&p_frag)[kTilesM][4], flo
   for (int m = 0; m < kTilesM; ++m) {
     for (int half = 0; half < 2; ++half) {  // 8 keys each
       float weights[4];
-      for (int e = 0; e < 4; ++e) {
+      for (int e = 0; e < 4; ++e) {  // @weights
         weights[e] = ex2(s_acc[m][2 * step + half][e] * scale_log2 - row_max[m][e / 2]);
       }
       row_sum[m][0] += weights[0] + weights[1];
@@ -203,7 +203,7 @@ __device__ __forceinline__ void accumulate_pv(float (&o_acc)[kTilesM][kHeadDim /
 }
 
 // O / sum, and log(sum(exp)); a row that has seen no key has the sum 0 and gives 0 and -inf. O goes to global memory by
-// way of the warp's own rows of q_tile, so that it leaves 16 bytes at a time.
+// way of the warp's own rows of shared memory, where Q was, so that it leaves 16 bytes at a time.
 template <int kHeadDim, class Element>
 __device__ __forceinline__ void write_rows(const float (&o_acc)[kTilesM][kHeadDim / kMmaN][4],
                                            const float (&row_max)[kTilesM][2], const float (&row_sum)[kTilesM][2],
@@ -255,7 +255,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
                      const Element* __restrict__ v, Element* __restrict__ o, float* __restrict__ softmax_lse) {
   constexpr int kBlockN = block_n(kHeadDim), kTile = kBlockN * kHeadDim, kStepsD = kHeadDim / kMmaK;
   constexpr int kKeys = kBlockM * kHeadDim, kValues = kKeys + kBuffers * kTile;
-  problem.causal = kCausal;                     // as it is, but the compiler knows it now
+  problem.causal = kCausal;                     // @kernel: nothing new, but the compiler knows it
   Element* shared = dynamic_shared<Element>();  // [kBlockM][kHeadDim] of Q, then …
   Element* k_tiles = shared + kKeys;            // [kBuffers][kBlockN][kHeadDim]
   Element* v_tiles = shared + kValues;          // [kBuffers][kBlockN][kHeadDim]
@@ -288,17 +288,19 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   // same maximum, and a share each of the sum.
   float o_acc[kTilesM][kHeadDim / kMmaN][4] = {};
   float row_max[kTilesM][2], row_sum[kTilesM][2] = {};
-  for (int m = 0; m < kTilesM; ++m) row_max[m][0] = row_max[m][1] = kLowest;
+  for (int m = 0; m < kTilesM; ++m) {
+    row_max[m][0] = kLowest;
+    row_max[m][1] = kLowest;
+  }
 
   // Key tiles are walked from the last to the first: the one that may be ragged is copied here, all others are whole.
   const int last_tile = key_tiles_seen(problem, query_tile) - 1;
   uint32_t q_frag[kStepsD][kTilesM][4];
   if (last_tile >= 0) {
     copy_ragged_tile<kHeadDim, kBlockM>(shared, q, first_row, problem.seqlen_q);
-    copy_ragged_tile<kHeadDim, kBlockN>(k_tiles + last_tile % kBuffers * kTile, k, last_tile * kBlockN,
-                                        problem.seqlen_k);
-    copy_ragged_tile<kHeadDim, kBlockN>(v_tiles + last_tile % kBuffers * kTile, v, last_tile * kBlockN,
-                                        problem.seqlen_k);
+    const int first_key = last_tile * kBlockN, buffer = last_tile % kBuffers * kTile;
+    copy_ragged_tile<kHeadDim, kBlockN>(k_tiles + buffer, k, first_key, problem.seqlen_k);
+    copy_ragged_tile<kHeadDim, kBlockN>(v_tiles + buffer, v, first_key, problem.seqlen_k);
     cp_async_commit();
     k += size_t(last_tile) * kTile + copy_row * kHeadDim + copy_chunk * 8;
     v += size_t(last_tile) * kTile + copy_row * kHeadDim + copy_chunk * 8;
@@ -310,7 +312,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   }
 
 #pragma unroll 1
-  for (int key_tile = last_tile; key_tile >= 0; --key_tile) {  // @next-tile
+  for (int key_tile = last_tile; key_tile >= 0; --key_tile) {
     cp_async_wait<0>();
     __syncthreads();  // this K and V are there, from every thread; and every warp is done with the other buffers
     const int first_key = key_tile * kBlockN, buffer = key_tile % kBuffers * kTile, other_buffer = kTile - buffer;
@@ -328,7 +330,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
       mask_scores(s_acc, problem, warp_row + group, first_key + 2 * t);
     }
     move_maxima(s_acc, row_max, row_sum, o_acc, scale_log2);
-    accumulate_pv<kHeadDim>(o_acc, row_sum, s_acc, row_max, scale_log2, shared, buffer + v_at);  // @tile-done
+    accumulate_pv<kHeadDim>(o_acc, row_sum, s_acc, row_max, scale_log2, shared, buffer + v_at);
   }
   write_rows<kHeadDim>(o_acc, row_max, row_sum, problem, warp_row, lane, shared + warp * kWarpRows * kHeadDim, o,
                        softmax_lse);
