@@ -4,7 +4,7 @@
 //   an FMA does 32. The matrices lie spread over the registers of the 32 lanes in the order drawn in common/kernel/ptx/mma.cuh. Here
 //   plain loads from shared memory put K and V into that order. P needs no loads at all: the registers that hold two
 //   neighbouring tiles of S are, rounded to 16 bits, an operand of P V.
-// Global memory: as 04, in 16-bit elements: Q once, K and V once a query tile, O and softmax_lse once.
+// Global memory: as 04, in 16-bit elements: Q once, K and V once per query tile, O and softmax_lse once.
 // Limits: fp16 and bf16, sums in fp32; head_dim 64 or 128; compute capability 8.0. The plain loads of K and V collide in
 //   the banks of shared memory, 8 and 4 lanes at a time, and that is what this kernel waits for: see 05.2.
 #include <cmath>

@@ -5,7 +5,7 @@
 //   pairs glued together. The eight rows of a matrix lie a whole tile row apart, in the same banks: so 16-byte chunk c
 //   of row r is stored in the place of chunk c ^ (r % 8), and the eight rows meet all 32 banks once.
 // Global memory: as 05.1.
-// Limits: as 05.1, without its bank conflicts. What is left to wait for is global memory, a tile at a time: see 05.3.
+// Limits: as 05.1, without its bank conflicts. What is left to wait for is global memory, one tile after the other: see 05.3.
 #include <cmath>
 
 #include "common/kernel/cuda.cuh"
