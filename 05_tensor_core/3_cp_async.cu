@@ -23,7 +23,6 @@ using flash::Problem;
 
 constexpr const char* kName = "05_tensor_core/3_cp_async";
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr float kLog2e = 1.44269504f;             // e^x = 2^(x log2 e), and 2^x is what the hardware has
 constexpr int kMmaM = 16, kMmaN = 8, kMmaK = 16;  // the shape of an mma: C is 16 x 8, A has 16 columns
 
 // Query rows and keys per tile. A warp owns 16 rows: one m16 tile.

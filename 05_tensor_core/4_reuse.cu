@@ -25,7 +25,6 @@ using flash::Problem;
 
 constexpr const char* kName = "05_tensor_core/4_reuse";
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr float kLog2e = 1.44269504f;             // e^x = 2^(x log2 e), and 2^x is what the hardware has
 constexpr int kMmaM = 16, kMmaN = 8, kMmaK = 16;  // the shape of an mma: C is 16 x 8, A has 16 columns
 
 // Query rows and keys per tile. As many keys as the registers for S allow beside those for O.

@@ -24,7 +24,6 @@ using flash::Problem;
 
 constexpr const char* kName = "05_tensor_core/5_lazy_max";
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr float kLog2e = 1.44269504f;  // e^x = 2^(x log2 e), and 2^x is what the hardware has
 constexpr float kLn2 = 0.69314718f;
 constexpr float kRescaleAbove = 8.f;              // in the exponent: P may grow to 2^8 before its maximum moves
 constexpr float kLowest = -3e38f;                 // where maxima start: finite, so that no -inf - -inf can arise
