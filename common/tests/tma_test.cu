@@ -10,7 +10,6 @@
 #include "common/base/error.h"
 #include "common/device/counts.h"
 #include "common/device/device.h"
-#include "common/device/memory.h"
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/ptx/elect.cuh"
 #include "common/kernel/ptx/fence.cuh"
@@ -19,31 +18,15 @@
 #include "common/kernel/ptx/stmatrix.cuh"
 #include "common/kernel/ptx/tensor_map.cuh"
 #include "common/kernel/ptx/tma.cuh"
+#include "common/tests/on_device.h"
 
 namespace {
-
-using flash::DeviceBuffer;
 
 bool too_old() {
   if (flash::query_device().compute_capability >= 90) return false;
   WARN("SKIP: needs a GPU of compute capability 9.0 or newer");
   return true;
 }
-
-template <class T>
-struct OnDevice {
-  explicit OnDevice(const std::vector<T>& values) : buffer("values", values.size() * sizeof(T)) {
-    buffer.copy_from_host(values.data());
-  }
-  explicit OnDevice(size_t count) : buffer("results", count * sizeof(T)) {}
-  T* data() const { return static_cast<T*>(buffer.data()); }
-  std::vector<T> values() const {
-    std::vector<T> result(buffer.bytes() / sizeof(T));
-    buffer.copy_to_host(result.data());
-    return result;
-  }
-  DeviceBuffer buffer;
-};
 
 // ---- boxes of tensors -----------------------------------------------------------------------------------------------
 
