@@ -490,6 +490,45 @@ __global__ void target_past_end(const __grid_constant__ CUtensorMap in) {
   mbarrier_wait(&full, 0);
 }
 
+// Boxes that begin at byte 8 of a row (the store's: 8 bytes before it), or at byte 16.
+template <bool kFaulty>
+__global__ void load_at_byte_8(MAPS) {
+  UNUSED_MAPS;
+  __shared__ __align__(128) float tile[kTile];
+  __shared__ uint64_t full;
+  init(&full, 1);
+  if (threadIdx.x == 0) {
+    mbarrier_arrive_expect(&full, kBytes);
+    tma_load(tile, &in, &full, kFaulty ? 2 : 4, 0);
+  }
+  mbarrier_wait(&full, 0);
+}
+template <bool kFaulty, bool kAdds>
+__device__ void move_out(const CUtensorMap* map) {
+  __shared__ __align__(128) float tile[kTile];
+  tile[threadIdx.x] = 1;
+  fence_async();
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  if (kAdds) {
+    tma_reduce_add(map, tile, kFaulty ? 2 : 4, 0);
+  } else {
+    tma_store(map, tile, kFaulty ? -2 : -4, 0);
+  }
+  bulk_commit();
+  bulk_wait_read<0>();
+}
+template <bool kFaulty>
+__global__ void store_at_byte_8(MAPS) {
+  UNUSED_MAPS;
+  move_out<kFaulty, false>(&out_map);
+}
+template <bool kFaulty>
+__global__ void add_at_byte_8(MAPS) {
+  UNUSED_MAPS;
+  move_out<kFaulty, true>(&in);  // which is filled
+}
+
 using SwizzledKernel = void (*)(CUtensorMap);
 template <SwizzledKernel kWrong, SwizzledKernel kRight>
 void run_swizzled(bool faulty) {
@@ -739,6 +778,9 @@ const std::vector<FaultCase>& async_fault_cases() {
        run_swizzled<tile_misaligned<true>, tile_misaligned<false>>, false},
       {"coordinates_missing", "fewer coordinates than the map has dimensions", "other", "",
        run_swizzled<coordinates_missing<true>, coordinates_missing<false>>, false},
+      CASE(load_at_byte_8, kWorkers, "misaligned", "", "a TMA load from between two 16-byte chunks of a row"),
+      CASE(store_at_byte_8, kWorkers, "misaligned", "", "a TMA store to between two 16-byte chunks of a row"),
+      CASE(add_at_byte_8, kWorkers, "misaligned", "", "a TMA reduction between two 16-byte chunks of a row"),
       {"target_past_end", "a tile that reaches past the end of shared memory", "out-of-bounds", "",
        run_swizzled<target_past_end<true>, target_past_end<false>>, false},
       {"map_past_end", "a tensor map larger than its array", "out-of-bounds", "", run_map_past_end, false},

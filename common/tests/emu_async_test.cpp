@@ -96,6 +96,15 @@ TEST_CASE("a load that wasn't waited for names its mbarrier, and the one that wa
                                                      ContainsSubstring("its last wait was for full[0]"));
 }
 
+TEST_CASE("an innermost coordinate between two chunks of 16 bytes is told with what a card says of it") {
+  CHECK_THAT(message_of("load_at_byte_8"),
+             ContainsSubstring("the TMA load has the innermost coordinate 2, which is byte 8") &&
+                 ContainsSubstring("an illegal instruction was encountered"));
+  CHECK_THAT(message_of("store_at_byte_8"),
+             ContainsSubstring("the TMA store has the innermost coordinate -2, which is byte -8"));
+  CHECK_THAT(message_of("add_at_byte_8"), ContainsSubstring("the TMA reduction has the innermost coordinate 2"));
+}
+
 TEST_CASE("copies, their bytes and sectors, arrivals, waits and named barriers are counted") {
   const auto counts_of = [](const std::string& name) { return report_of(named(name), false).total(); };
   // A ring of 8 tiles of 64 floats: one thread loads, two warps use them.

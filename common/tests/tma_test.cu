@@ -84,7 +84,7 @@ __global__ void store_box(const __grid_constant__ CUtensorMap map, int rank, Coo
   bulk_wait<0>();
 }
 
-// A tensor in memory and a box of it, both at random.
+// A tensor in memory and a box of it, both at random but for the innermost coordinate: a multiple of 16 bytes.
 struct Case {
   int rank = 0, element = 0;  // bytes
   Swizzle swizzle = Swizzle::none;
@@ -114,6 +114,7 @@ struct Case {
       at.c[i] = from_to(-int(box[i]) - 1, int(dims[i]) + 1);
       if (from_to(0, 1) == 0) at.c[i] = from_to(0, std::max<int>(0, int(dims[i] - box[i])));  // inside
     }
+    at.c[0] -= at.c[0] % (16 / element);  // what TMA can take; towards 0, so that inside stays inside
   }
   CUtensorMap map(const void* array) const {
     const auto make = [&](const auto* typed) {
