@@ -8,6 +8,7 @@
 #include "common/kernel/ptx/fence.cuh"
 #include "common/kernel/ptx/mbarrier.cuh"
 #include "common/kernel/ptx/named_barrier.cuh"
+#include "common/kernel/ptx/setmaxnreg.cuh"
 #include "common/kernel/ptx/tensor_map.cuh"
 #include "common/kernel/ptx/tma.cuh"
 #include "common/kernel/ptx/wgmma.cuh"
@@ -675,6 +676,39 @@ void run_product(bool faulty) {
   flash::synchronize();
 }
 
+// ---- registers ------------------------------------------------------------------------------------------------------
+
+constexpr int kRegisterThreads = 3 * kWarpgroup;  // 168 registers each
+enum class Give { correct, by_one_warp, by_nobody, too_few, wrong_way };
+
+// One warpgroup gives registers, two take them.
+template <Give kKind>
+__device__ void deal_registers(float* out) {
+  const int warp = int(threadIdx.x) / kWarpSize;
+  if (warp < 4) {
+    if (kKind == Give::by_nobody || (kKind == Give::by_one_warp && warp > 0)) return;
+    if (kKind == Give::wrong_way) {
+      registers_up_to<24>();
+    } else {
+      registers_down_to<kKind == Give::too_few ? 32 : 24>();
+    }
+  } else {
+    registers_up_to<240>();
+    out[threadIdx.x] = 1;
+  }
+}
+#define REGISTERS(name, kind)                                         \
+  template <bool kFaulty>                                             \
+  __global__ void __launch_bounds__(kRegisterThreads, 1) name(MAPS) { \
+    UNUSED_MAPS;                                                      \
+    deal_registers<kFaulty ? Give::kind : Give::correct>(out);        \
+  }
+REGISTERS(registers_of_one_warp, by_one_warp)
+REGISTERS(registers_never_given, by_nobody)
+REGISTERS(registers_too_many, too_few)
+REGISTERS(registers_up_to_less, wrong_way)
+#undef REGISTERS
+
 // ---- blocks ---------------------------------------------------------------------------------------------------------
 
 constexpr int kBlocks = 6;
@@ -796,6 +830,10 @@ const std::vector<FaultCase>& async_fault_cases() {
       PRODUCT_CASE(result_never_waited, "wgmma", "", "a wgmma that nobody waits for"),
       PRODUCT_CASE(warps_apart, "barrier", "", "the warps of a warpgroup in two branches"),
       PRODUCT_CASE(descriptors_differ, "other", "", "descriptors that differ between the warps"),
+      CASE(registers_of_one_warp, kRegisterThreads, "barrier", "", "one warp of a warpgroup gives registers, not four"),
+      CASE(registers_never_given, kRegisterThreads, "barrier", "", "registers taken that nobody gives"),
+      CASE(registers_too_many, kRegisterThreads, "barrier", "", "more registers taken than given"),
+      CASE(registers_up_to_less, kRegisterThreads, "other", "", "registers_up_to fewer than the threads have"),
       {"last_block_adds", "no __threadfence before the atomic that says a block is done", "race", "",
        run_blocks<last_block_adds<true>, last_block_adds<false>>, false},
       {"each_fences", "no barrier between the fences of a block and its atomic", "race", "partial",
