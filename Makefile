@@ -87,10 +87,8 @@ LIBRARY := $(patsubst %.cpp,%.pic.o,$(wildcard common/kernel/*.cpp common/proble
 TEST_MAIN := $(HOST)/common/tests/main.o $(HOST)/common/tests/step_tests.o
 # Tests with kernels of their own: common/tests/emu_*.cpp for the CPU back end, common/tests/*_test.cu for both; other
 # .cu files there hold kernels for them.
-# Hopper's copies and wgmma run on the CPU back end alone so far: docs/emulator.md.
-EMU_ONLY := $(patsubst %,common/tests/%.cu,async_kernels tma_test wgmma_test)
-CUDA_TESTS := $(patsubst %.cu,%.o,$(filter-out $(EMU_ONLY),$(wildcard common/tests/*.cu)))
-EMU_TESTS := $(CUDA_TESTS) $(EMU_ONLY:%.cu=%.o) $(patsubst %.cpp,%.o,$(wildcard common/tests/emu_*.cpp))
+CUDA_TESTS := $(patsubst %.cu,%.o,$(wildcard common/tests/*.cu))
+EMU_TESTS := $(CUDA_TESTS) $(patsubst %.cpp,%.o,$(wildcard common/tests/emu_*.cpp))
 COMMON_TESTS := $(filter-out $(TEST_MAIN) $(EMU_TESTS:%=$(HOST)/%),$(call host_objects,common/tests/*.cpp))
 
 # Catch2's own code takes long to optimise, and no test needs it fast.
