@@ -73,7 +73,7 @@ def landings(root=ROOT):
 
 
 def find(word, among=None):
-    """The landing a word names, the last where it names several (5 is 5.3), or None."""
+    """The landing a word names, the last where it names several (5 is 5.6), or None."""
     return next((one for one in reversed(landings() if among is None else among) if word in one.words), None)
 
 

@@ -274,7 +274,7 @@ class EndToEnd(unittest.TestCase):
         kernels = [word for word in link.split() if word.startswith("build/emu") and word.endswith(".o")]
         self.assertEqual(sorted(kernels), sorted(["build/emu-64x32/06_backward/1_recompute.o", *(f"build/emu/{one}.o" for one in (
             "00_naive/naive", "01_fused_softmax/fused_softmax", "02_online_softmax/online_softmax", "03_flash_v1/2_register_blocks",
-            "04_flash_v2/flash_v2", "05_tensor_core/3_pipeline"))]))
+            "04_flash_v2/flash_v2", "05_tensor_core/6_lean_loop"))]))
 
 
 if __name__ == "__main__":
