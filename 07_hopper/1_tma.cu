@@ -50,7 +50,8 @@ __host__ __device__ constexpr bool keeps_q(int head_dim) { return head_dim == 64
 static_assert(kBlockM % kWarpRows == 0, "TILE=MxN: M must be a multiple of 32: a warp owns 32 query rows");
 static_assert(kThreads <= 256, "TILE=MxN: M must be at most 256: 8 warps with 255 registers per thread fill an SM");
 static_assert(block_n(128) % 16 == 0, "TILE=MxN: N must be a multiple of 16: an mma of P V takes 16 keys");
-static_assert(kBlockM <= 256 && block_n(64) <= 256 && block_n(128) <= 256, "TILE=MxN: a box has at most 256 rows");
+static_assert(block_n(64) <= 256 && block_n(128) <= 256,
+              "TILE=MxN: N must be at most 256: a box of TMA has no more rows");
 
 // A tile lies in slabs of 64 columns, [head_dim / 64][rows][64]: their rows are the 128 bytes that TMA swizzles.
 constexpr int kSlab = 64;
@@ -98,7 +99,7 @@ __device__ __forceinline__ void tile_scores(float (&s_acc)[kTilesM][kTilesN][4],
     if (!keeps_q(kHeadDim)) load_q<kHeadDim>(q_frag[step], shared, q_at, step);
     for (int n = 0; n < kTilesN; n += 2) {
       uint32_t k_frag[2][2];
-      ldmatrix_x4(k_frag, &shared[at_step<kTilesN * kMmaN>(k_at, step) + n * kMmaN * kSlab]);
+      ldmatrix_x4(k_frag, &shared[at_step<block_n(kHeadDim)>(k_at, step) + n * kMmaN * kSlab]);
       for (int m = 0; m < kTilesM; ++m) {
         mma_m16n8k16<Element>(s_acc[m][n], q_frag[step][m], k_frag[0]);
         mma_m16n8k16<Element>(s_acc[m][n + 1], q_frag[step][m], k_frag[1]);
@@ -188,7 +189,7 @@ __device__ __forceinline__ void accumulate_pv(float (&o_acc)[kTilesM][kHeadDim /
     step_weights<Element>(p_frag, row_sum, s_acc, row_max, scale_log2, step);
     for (int n = 0; n < kHeadDim / kMmaN; n += 2) {
       uint32_t v_frag[2][2];
-      ldmatrix_x4_trans(v_frag, &shared[at_step<kTilesN * kMmaN>(v_at, n / 2) + step * kMmaK * kSlab]);
+      ldmatrix_x4_trans(v_frag, &shared[at_step<block_n(kHeadDim)>(v_at, n / 2) + step * kMmaK * kSlab]);
       for (int m = 0; m < kTilesM; ++m) {
         mma_m16n8k16<Element>(o_acc[m][n], p_frag[m], v_frag[0]);
         mma_m16n8k16<Element>(o_acc[m][n + 1], p_frag[m], v_frag[1]);
