@@ -29,8 +29,8 @@ using flash::Problem;
 constexpr const char* kName = "07_hopper/1_tma";
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr float kLn2 = 0.69314718f;
-constexpr float kRescaleAbove = 8.f;  // @constants: in the exponent: P may grow to 2^8 before its maximum moves
-constexpr float kLowest = -3e38f;     // where maxima start: finite, so that no -inf - -inf can arise
+constexpr float kRescaleAbove = 8.f;              // in the exponent: P may grow to 2^8 before its maximum moves
+constexpr float kLowest = -3e38f;                 // where maxima start: finite, so that no -inf - -inf can arise
 constexpr int kMmaM = 16, kMmaN = 8, kMmaK = 16;  // the shape of an mma: C is 16 x 8, A has 16 columns
 
 // Query rows and keys per tile. As many keys as the registers for S allow beside those for O.
@@ -64,13 +64,13 @@ __host__ __device__ constexpr int shared_bytes(int head_dim) {
 // Where 16-byte chunk `chunk` of row `row` lies in a tile of kRows rows, in elements.
 template <int kRows>
 __device__ __forceinline__ int swizzle(int row, int chunk) {
-  return (chunk / 8 * kRows + row) * kSlab + (chunk % 8 ^ row % 8) * 8;
+  return (chunk / 8 * kRows + row) * kSlab + (chunk % 8 ^ row % 8) * 8;  // @swizzle
 }
 
 // A lane that reads the first 16 columns of a tile at `first` reads those of k16 step `step` here: one xor in a slab.
 template <int kRows>
 __device__ __forceinline__ int at_step(int first, int step) {
-  return step / 4 * kRows * kSlab + (first ^ step % 4 * kMmaK);
+  return step / 4 * kRows * kSlab + (first ^ step % 4 * kMmaK);  // @step
 }
 
 // Asks for the tiles of K and V that begin with key `first_key`. They count at `landed`, in whole boxes: past the last
@@ -78,7 +78,7 @@ __device__ __forceinline__ int at_step(int first, int step) {
 template <int kHeadDim, class Element>
 __device__ __forceinline__ void ask_for_keys(Element* k_tile, Element* v_tile, const CUtensorMap& k_map,
                                              const CUtensorMap& v_map, uint64_t* landed, int first_key, int kv_head) {
-  mbarrier_arrive_expect(landed, 2 * tile_bytes(block_n(kHeadDim), kHeadDim));  // @expect
+  mbarrier_arrive_expect(landed, 2 * tile_bytes(block_n(kHeadDim), kHeadDim));  // @ask
   tma_load(k_tile, &k_map, landed, 0, first_key, 0, kv_head);
   tma_load(v_tile, &v_map, landed, 0, first_key, 0, kv_head);
 }
@@ -140,14 +140,14 @@ __device__ __forceinline__ void move_maxima(const float (&s_acc)[kTilesM][kTiles
       outgrown |= tile_max[m][i] * scale_log2 - kRescaleAbove > row_max[m][i];
     }
   }
-  if (!__any_sync(kAllLanes, outgrown)) return;  // @vote
+  if (!__any_sync(kAllLanes, outgrown)) return;
   for (int m = 0; m < kTilesM; ++m) {
     for (int i = 0; i < 2; ++i) {
       float new_max = tile_max[m][i];
       new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 1));  // the four lanes of a group share the row
       new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 2));
       new_max = fmaxf(new_max * scale_log2, row_max[m][i]);
-      const float rescale = ex2(row_max[m][i] - new_max);  // @rescale
+      const float rescale = ex2(row_max[m][i] - new_max);
       row_max[m][i] = new_max;
       row_sum[m][i] *= rescale;
       for (int n = 0; n < kTilesD; ++n) {
@@ -166,7 +166,7 @@ __device__ __forceinline__ void step_weights(uint32_t (&p_frag)[kTilesM][4], flo
   for (int m = 0; m < kTilesM; ++m) {
     for (int half = 0; half < 2; ++half) {  // 8 keys each
       float weights[4];
-      for (int e = 0; e < 4; ++e) {  // @weights
+      for (int e = 0; e < 4; ++e) {
         weights[e] = ex2(s_acc[m][2 * step + half][e] * scale_log2 - row_max[m][e / 2]);
       }
       row_sum[m][0] += weights[0] + weights[1];
@@ -284,7 +284,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   }
 
   // Where this lane reads `shared` with ldmatrix: its row of the first 16 x 16 patch of Q, of K and of V.
-  const int q_at = swizzle<kBlockM>(warp * kWarpRows + lane % 16, lane / 16);  // @lane-places
+  const int q_at = swizzle<kBlockM>(warp * kWarpRows + lane % 16, lane / 16);
   const int k_at = kKeys + swizzle<kBlockN>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   const int v_at = kValues + swizzle<kBlockN>(lane % 16, lane / 16);
 
@@ -330,7 +330,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
 // The map of [batch * heads, seqlen, head_dim], for boxes of `rows` rows: each slab is a dimension outside of the rows.
 template <class Element>
 CUtensorMap map_of(const void* data, const Problem& p, int heads, int seqlen, int rows) {
-  const long long row_bytes = 2 * p.head_dim, slabs = p.head_dim / kSlab;
+  const long long row_bytes = 2 * p.head_dim, slabs = p.head_dim / kSlab;  // @map
   return make_tensor_map(static_cast<const Element*>(data), {kSlab, seqlen, slabs, p.batch * heads},
                          {row_bytes, 2 * kSlab, seqlen * row_bytes}, {kSlab, rows, slabs, 1}, Swizzle::bytes128);
 }
