@@ -58,7 +58,7 @@ constexpr int kSlab = 64;
 
 __host__ __device__ constexpr int tile_bytes(int rows, int head_dim) { return rows * head_dim * 2; }
 __host__ __device__ constexpr int shared_bytes(int head_dim) {
-  return tile_bytes(kBlockM + 2 * kBuffers * block_n(head_dim), head_dim) + kBuffers * int(sizeof(uint64_t));
+  return tile_bytes(kBlockM + 2 * kBuffers * block_n(head_dim), head_dim);
 }
 
 // Where 16-byte chunk `chunk` of row `row` lies in a tile of kRows rows, in elements.
@@ -73,14 +73,17 @@ __device__ __forceinline__ int at_step(int first, int step) {
   return step / 4 * kRows * kSlab + (first ^ step % 4 * kMmaK);  // @step
 }
 
-// Asks for the tiles of K and V that begin with key `first_key`. They count at `landed`, in whole boxes: past the last
-// key zeros land.
+// Asks for tile `key_tile` of K and of V. Their bytes count at the buffer's mbarrier, in whole boxes: past the last key
+// zeros land.
 template <int kHeadDim, class Element>
-__device__ __forceinline__ void ask_for_keys(Element* k_tile, Element* v_tile, const CUtensorMap& k_map,
-                                             const CUtensorMap& v_map, uint64_t* landed, int first_key, int kv_head) {
-  mbarrier_arrive_expect(landed, 2 * tile_bytes(block_n(kHeadDim), kHeadDim));  // @ask
-  tma_load(k_tile, &k_map, landed, 0, first_key, 0, kv_head);
-  tma_load(v_tile, &v_map, landed, 0, first_key, 0, kv_head);
+__device__ __forceinline__ void ask_for_keys(Element* k_tiles, Element* v_tiles, uint64_t* full,
+                                             const CUtensorMap& k_map, const CUtensorMap& v_map, int key_tile,
+                                             int kv_head) {
+  constexpr int kBlockN = block_n(kHeadDim);
+  const int buffer = key_tile % kBuffers, to = buffer * kBlockN * kHeadDim, first_key = key_tile * kBlockN;
+  mbarrier_arrive_expect(&full[buffer], 2 * tile_bytes(kBlockN, kHeadDim));  // @ask
+  tma_load(k_tiles + to, &k_map, &full[buffer], 0, first_key, 0, kv_head);
+  tma_load(v_tiles + to, &v_map, &full[buffer], 0, first_key, 0, kv_head);
 }
 
 // One k16 step of the warp's rows of Q.
@@ -255,7 +258,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   Element* shared = dynamic_shared_tiles<Element>();  // [kHeadDim / 64][kBlockM][64] of Q, then …
   Element* k_tiles = shared + kKeys;                  // [kBuffers][kHeadDim / 64][kBlockN][64]
   Element* v_tiles = shared + kValues;                // [kBuffers][kHeadDim / 64][kBlockN][64]
-  uint64_t* landed = reinterpret_cast<uint64_t*>(v_tiles + kBuffers * kTile);  // [kBuffers]: mbarriers
+  __shared__ uint64_t full[kBuffers];                 // mbarriers: K and V of this buffer have landed
   const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
   const int group = lane / 4, t = lane % 4;  // the lane's place in the lane map
 
@@ -271,16 +274,14 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   const int first_row = query_tile * kBlockM, warp_row = first_row + warp * kWarpRows;
   const float scale_log2 = problem.softmax_scale * kLog2e;
 
-  // Key tiles are walked from the last to the first. The first phase of all brings Q as well.
+  // Key tiles are walked from the last to the first. The first of all comes with Q.
   const int last_tile = key_tiles_seen(problem, query_tile) - 1;
   if (threadIdx.x == 0 && last_tile >= 0) {
-    for (int buffer = 0; buffer < kBuffers; ++buffer) mbarrier_init(&landed[buffer], 1);
+    for (int buffer = 0; buffer < kBuffers; ++buffer) mbarrier_init(&full[buffer], 1);
     mbarrier_init_fence();  // @init
-    const int buffer = last_tile % kBuffers;
-    mbarrier_expect(&landed[buffer], tile_bytes(kBlockM, kHeadDim));
-    tma_load(shared, &q_map, &landed[buffer], 0, first_row, 0, batch_head);
-    ask_for_keys<kHeadDim>(k_tiles + buffer * kTile, v_tiles + buffer * kTile, k_map, v_map, &landed[buffer],
-                           last_tile * kBlockN, kv_head);
+    mbarrier_expect(&full[last_tile % kBuffers], tile_bytes(kBlockM, kHeadDim));
+    tma_load(shared, &q_map, &full[last_tile % kBuffers], 0, first_row, 0, batch_head);
+    ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, last_tile, kv_head);
   }
 
   // Where this lane reads `shared` with ldmatrix: its row of the first 16 x 16 patch of Q, of K and of V.
@@ -300,20 +301,19 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   __syncthreads();  // the mbarriers are initialised
   uint32_t q_frag[kStepsD][kTilesM][4];
   if (keeps_q(kHeadDim) && last_tile >= 0) {
-    mbarrier_wait(&landed[last_tile % kBuffers], 0);
+    mbarrier_wait(&full[last_tile % kBuffers], 0);
     for (int step = 0; step < kStepsD; ++step) load_q<kHeadDim>(q_frag[step], shared, q_at, step);
   }
 
 #pragma unroll 1
   for (int key_tile = last_tile; key_tile >= 0; --key_tile) {
-    const int first_key = key_tile * kBlockN, buffer = key_tile % kBuffers, other = 1 - buffer;
+    const int first_key = key_tile * kBlockN, buffer = key_tile % kBuffers;
     const int phase = (last_tile - key_tile) / kBuffers;  // of this buffer's mbarrier
     __syncthreads();                                      // every warp is done with the other buffers
     if (threadIdx.x == 0 && key_tile > 0) {
-      ask_for_keys<kHeadDim>(k_tiles + other * kTile, v_tiles + other * kTile, k_map, v_map, &landed[other],
-                             first_key - kBlockN, kv_head);
+      ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, key_tile - 1, kv_head);
     }
-    mbarrier_wait(&landed[buffer], phase % 2);  // @wait: this K and V are there
+    mbarrier_wait(&full[buffer], phase % 2);  // @wait: this K and V are there
 
     float s_acc[kTilesM][kBlockN / kMmaN][4] = {};
     tile_scores<kHeadDim>(s_acc, q_frag, shared, q_at, buffer * kTile + k_at);
