@@ -308,12 +308,12 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
 #pragma unroll 1
   for (int key_tile = last_tile; key_tile >= 0; --key_tile) {
     const int first_key = key_tile * kBlockN, buffer = key_tile % kBuffers;
-    const int phase = (last_tile - key_tile) / kBuffers;  // of this buffer's mbarrier
+    const int phase = (last_tile - key_tile) / kBuffers;  // @phase: of this buffer's mbarrier
     __syncthreads();                                      // every warp is done with the other buffers
     if (threadIdx.x == 0 && key_tile > 0) {
       ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, key_tile - 1, kv_head);
     }
-    mbarrier_wait(&full[buffer], phase % 2);  // @wait: this K and V are there
+    mbarrier_wait(&full[buffer], phase % 2);  // this K and V are there
 
     float s_acc[kTilesM][kBlockN / kMmaN][4] = {};
     tile_scores<kHeadDim>(s_acc, q_frag, shared, q_at, buffer * kTile + k_at);
