@@ -87,6 +87,7 @@ void MemoryWatcher::kernel_begin(const Launch& launch) {
   last_serial_ = launch.serial;
   regions_.clear();
   shared_regions_.clear();
+  stacks_.clear();
   block_starts_.clear();
   for (const Allocation* allocation : all_allocations()) {
     std::unique_ptr<Region>& region = global_regions_[allocation];
@@ -159,6 +160,7 @@ void MemoryWatcher::enter(Thread& thread) {
   clock_.me = thread.linear;
   stack_begin_ = reinterpret_cast<uintptr_t>(thread.stack_begin);
   stack_bytes_ = size_t(thread.stack_end - thread.stack_begin);
+  stack_words_ = stacks_.of(thread.linear);
   std::vector<Stream>& streams = threads_[thread.linear].streams;
   if (streams.size() < sites_.size()) streams.resize(sites_.size());
   streams_ = streams.data();
@@ -295,7 +297,10 @@ void MemoryWatcher::access_of(Thread& thread, uintptr_t at, unsigned bytes, bool
                               CallSite place) {
   if (!running_) return;
   if (thread_ != &thread) enter(thread);
-  if (at - stack_begin_ < stack_bytes_) return;
+  if (at - stack_begin_ < stack_bytes_) {
+    if (stack_words_ != nullptr) touch_stack(at, bytes, is_write, place.pc);
+    return;
+  }
   uint32_t index = 0;
   if (!find_site(at, bytes, is_write, kind, place, index)) return;
   log(index, at);
