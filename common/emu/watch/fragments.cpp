@@ -24,6 +24,15 @@ std::string fragment_name(uint32_t flying) {
 
 }  // namespace
 
+void MemoryWatcher::touch_stack(uintptr_t at, unsigned bytes, bool is_write, const void* pc) {
+  StackWord* word = stack_words_ + (at - stack_begin_) / 4;
+  for (unsigned i = 0; i < bytes; i += 4, ++word) {
+    if (word->flying != 0) report_flying(*word, is_write, pc);
+    word->time = clock_.now;
+    word->pc = pc;
+  }
+}
+
 // An access to what a product in flight reads or writes.
 void MemoryWatcher::report_flying(const StackWord& word, bool is_write, const void* pc) {
   const bool is_a = word.flying & kFlyingA;
@@ -62,7 +71,7 @@ void MemoryWatcher::wgmma_takes(Thread& thread, const Wgmma& op, bool d_flies) {
   }
   const auto take = [&](const void* begin, unsigned words, uint32_t flies) {
     const uintptr_t offset = reinterpret_cast<uintptr_t>(begin) - stack_begin_;
-    if (offset >= stack_bytes_) return;
+    if (offset >= noted_stack_bytes_) return;
     for (unsigned i = 0; i < words; ++i) {
       StackWord& word = stack_words_[offset / 4 + i];
       const uint32_t number = flies & kFlyingA ? number_of_flying(word.flying) + 1 : i;

@@ -62,10 +62,7 @@ class MemoryWatcher final : public Watcher {
       enter(*thread);
     }
     const uintptr_t at = reinterpret_cast<uintptr_t>(address);
-    if (at - stack_begin_ < stack_bytes_) {  // the thread's locals
-      if (stack_words_ != nullptr) touch_stack(at, kBytes, kWrite, pc);
-      return;
-    }
+    if (at - stack_begin_ < stack_bytes_) return;  // the thread's locals
     const CachedSite& cached = cache_[(reinterpret_cast<uintptr_t>(pc) * 0x9e3779b97f4a7c15u) >> (64 - kCacheBits)];
     uint32_t index = cached.site;
     Region* region = cached.pc == pc ? sites_[index].region : &nowhere_;
@@ -264,14 +261,7 @@ class MemoryWatcher final : public Watcher {
   void check_descriptors(unsigned warpgroup, const Wgmma&);
   void check_descriptor(const Wgmma&, const Operand&);
   void check_step(const Wgmma&, const Operand&, const Origin& before, const Origin& here);
-  void touch_stack(uintptr_t at, unsigned bytes, bool is_write, const void* pc) {
-    StackWord* word = stack_words_ + (at - stack_begin_) / 4;
-    for (unsigned i = 0; i < bytes; i += 4, ++word) {
-      if (word->flying != 0) report_flying(*word, is_write, pc);
-      word->time = clock_.now;
-      word->pc = pc;
-    }
-  }
+  void touch_stack(uintptr_t at, unsigned bytes, bool is_write, const void* pc);
   void report_flying(const StackWord&, bool is_write, const void* pc);
   void keep_rows();
   void begin_async();
@@ -309,8 +299,9 @@ class MemoryWatcher final : public Watcher {
   bool running_ = false;
   Thread* thread_ = nullptr;  // the one whose state the next members hold
   uintptr_t stack_begin_ = 0;
-  size_t stack_bytes_ = 0;
-  StackWord* stack_words_ = nullptr;  // where they are noted (fragments.h)
+  size_t stack_bytes_ = 0;        // 0 where accesses to it are noted (fragments.h):
+  size_t noted_stack_bytes_ = 0;  // these go all the way to find_site()
+  StackWord* stack_words_ = nullptr;
   Stream* streams_ = nullptr;
   Clock clock_;
   std::vector<LaunchSite> sites_;

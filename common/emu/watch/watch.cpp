@@ -159,8 +159,10 @@ void MemoryWatcher::enter(Thread& thread) {
   thread_ = &thread;
   clock_.me = thread.linear;
   stack_begin_ = reinterpret_cast<uintptr_t>(thread.stack_begin);
-  stack_bytes_ = size_t(thread.stack_end - thread.stack_begin);
   stack_words_ = stacks_.of(thread.linear);
+  stack_bytes_ = size_t(thread.stack_end - thread.stack_begin);
+  noted_stack_bytes_ = 0;
+  if (stack_words_ != nullptr) std::swap(stack_bytes_, noted_stack_bytes_);
   std::vector<Stream>& streams = threads_[thread.linear].streams;
   if (streams.size() < sites_.size()) streams.resize(sites_.size());
   streams_ = streams.data();
@@ -228,6 +230,10 @@ LaunchSite& MemoryWatcher::event_site(CallSite place) {
 // The launch's site for an access, or false where the access isn't to be counted: locals, constants, out of bounds.
 bool MemoryWatcher::find_site(uintptr_t at, unsigned bytes, bool is_write, AccessKind kind, CallSite place,
                               uint32_t& index) {
+  if (at - stack_begin_ < noted_stack_bytes_) {
+    touch_stack(at, bytes, is_write, place.pc);
+    return false;
+  }
   const Pause pause(*this);
   Region* region = find_region(at, bytes, is_write, place);
   if (!region) return false;
@@ -297,10 +303,7 @@ void MemoryWatcher::access_of(Thread& thread, uintptr_t at, unsigned bytes, bool
                               CallSite place) {
   if (!running_) return;
   if (thread_ != &thread) enter(thread);
-  if (at - stack_begin_ < stack_bytes_) {
-    if (stack_words_ != nullptr) touch_stack(at, bytes, is_write, place.pc);
-    return;
-  }
+  if (at - stack_begin_ < stack_bytes_) return;
   uint32_t index = 0;
   if (!find_site(at, bytes, is_write, kind, place, index)) return;
   log(index, at);
