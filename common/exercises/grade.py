@@ -287,7 +287,7 @@ def main(arguments):
         raise ExerciseError(f"nothing to grade: {folder}/STUDENT/ holds no file named as in work/, such as 2x1_merge.cu")
 
     path = os.path.join(folder, "grades.json")
-    grades = {"seed": seed, "finished": False, "of": sum(e.points for e in exercises), "students": students,
+    grades = {"seed": seed, "finished": False, "of": sum(e.points for e in exercises if e.in_course), "students": students,
               "totals": {}, "grades": [], "remarks": remarks}
 
     def save():

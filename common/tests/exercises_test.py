@@ -4,6 +4,7 @@ a class with everything odd in it; the points of an idea exercise."""
 import contextlib
 import copy
 import csv
+import glob
 import io
 import json
 import os
@@ -33,6 +34,10 @@ import verify
 def read(path):
     with open(path, encoding="utf-8") as f:
         return f.read()
+
+
+def course_exercises():
+    return [e for e in exercise_files.all_exercises() if e.in_course]
 
 
 def read_bytes(path):
@@ -87,10 +92,13 @@ class Exercises(unittest.TestCase):
             for path in (e.path, *e.wrongs):
                 used.setdefault(e.kernel, set()).update(label for label, _, _ in exercise_files.read_file(path)[1])
         for kernel in used:
-            tests = read(os.path.join(ROOT, os.path.dirname(kernel), "test.cpp")) + read(__file__) * (kernel == FUSED)
+            folder = os.path.join(ROOT, os.path.dirname(kernel))
+            tests = read(os.path.join(folder, "test.cpp")) + read(__file__) * (kernel == FUSED)
+            ablations = "".join(map(read, glob.glob(os.path.join(folder, "ablations", "*.ablation"))))
             for label, lines in labels.labels_of(read(os.path.join(ROOT, kernel))).items():
                 self.assertEqual(len(lines), 1, f"{kernel} has @{label} more than once")
-                self.assertTrue(label in used[kernel] or f'"{label}"' in tests, f"nobody speaks of @{label} in {kernel}")
+                spoken_of = label in used[kernel] or f'"{label}"' in tests or f"@{label}\n" in ablations
+                self.assertTrue(spoken_of, f"nobody speaks of @{label} in {kernel}")
 
 
 class Labels(unittest.TestCase):
@@ -317,7 +325,7 @@ class Class(unittest.TestCase):
         for remark in grades["remarks"]:
             self.assertIn(remark, result.stdout)
         self.assertEqual((grades["seed"], grades["finished"]), ("5", True))
-        of = sum(e.points for e in exercise_files.all_exercises())
+        of = sum(e.points for e in course_exercises())
         self.assertEqual(grades["of"], of)
         self.assertEqual(grades["totals"], {"ada": 1, "bob": 0, "carl": 0, "dora": 0, "eve": 1, "fay": 0, "gil": 0, "hal": 0})
         for student, points in grades["totals"].items():
@@ -413,7 +421,7 @@ class Class(unittest.TestCase):
         rows = [{"student": s, "exercise": i, "name": n, "points": int(p), "of": int(of), "seen": seen}
                 for s, i, n, p, of, seen in rows]
         self.assertEqual(len(rows), 2)
-        grades = {"students": [r["student"] for r in rows], "of": sum(e.points for e in exercise_files.all_exercises()), "grades": rows}
+        grades = {"students": [r["student"] for r in rows], "of": sum(e.points for e in course_exercises()), "grades": rows}
         self.assertEqual(table, grade.as_table(grades))
         seed = re.search(r"make grade SUBMISSIONS=submissions SEED=(\S+)", course)[1]
         p = grade.draw_problem(random.Random(f"{seed} 1x1"), problems.check_problems()[0])
@@ -439,10 +447,10 @@ class Course(unittest.TestCase):
     def test_every_exercise_has_its_week_and_its_points(self):
         weeks, course = self.weeks(), read(os.path.join(ROOT, "docs/course.md"))
         self.assertEqual(len(weeks), 11)
-        self.assertEqual([e.id for _, found in weeks for e in found], [e.id for e in exercise_files.all_exercises()])
+        self.assertEqual([e.id for _, found in weeks for e in found], [e.id for e in course_exercises()])
         for cells, found in weeks:
             self.assertEqual(int(cells[4] or 0), sum(e.points for e in found), cells[0])
-        of = sum(e.points for e in exercise_files.all_exercises())
+        of = sum(e.points for e in course_exercises())
         for sentence in (f"points and minutes: {of} points", f"`make grade`: points divided by {of} "):
             self.assertIn(sentence, course)
 
