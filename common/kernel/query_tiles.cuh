@@ -8,8 +8,10 @@
 //   2 heads of 4 tiles each, a section:   tile 3 of head 0, 3 of 1, 2 of 0, 2 of 1, 1 of 0, 1 of 1, 0 of 0, 0 of 1
 #pragma once
 #include <algorithm>
+#include <string>
 
 #include "common/kernel/cuda.cuh"
+#include "common/kernel/step.h"
 #include "common/kernel/tiles_seen.h"
 #include "common/problem/mask.h"
 
@@ -59,24 +61,43 @@ inline TileOrder one_section(const flash::Problem& p, int block_m) {
 
 // Sections of equal size whose K and V fit into most of L2. Each has two tiles for every block at least, or its longest
 // tile would outlast the others.
-inline TileOrder in_sections(const flash::Problem& p, int block_m, int blocks) {
-  constexpr size_t kL2Bytes = 32 << 20;  // of the 50 MB that an H100 and an H200 have
-  TileOrder order = one_section(p, block_m);
+inline TileOrder in_sections(const flash::Problem& p, const flash::Plan& plan) {
+  constexpr size_t kL2Bytes = size_t(32) << 20;  // of the 50 MB that an H100 and an H200 have
+  TileOrder order = one_section(p, plan.block_m);
   const size_t kv_heads_that_fit = std::max(kL2Bytes / (size_t(p.seqlen_k) * p.head_dim * 4), size_t(1));
   const size_t heads_that_fit = std::min(kv_heads_that_fit * (p.heads / p.kv_heads), size_t(order.batch_heads));
-  const int sections = order.batch_heads / std::max(int(heads_that_fit), 2 * blocks / order.query_tiles);
+  const int sections = order.batch_heads / std::max(int(heads_that_fit), 2 * plan.blocks / order.query_tiles);
   order.section = ceil_div(order.batch_heads, std::max(sections, 1));
   return order;
 }
 
-// What is read and written if each query tile reads its Q and the key tiles it sees, and writes its O and LSE.
-inline flash::Traffic query_tiles_traffic(const flash::Problem& p, int block_m, int block_n) {
-  double keys = 0;
+// The plan of a kernel that has a block for each query tile.
+inline flash::Plan query_tiles_plan(const std::string& name, const flash::Problem& p, const flash::Device& device,
+                                    int block_m, int block_n, size_t shared_bytes) {
+  flash::Plan plan;
+  plan.block_m = block_m;
+  plan.block_n = block_n;
+  plan.shared_bytes = shared_bytes;
+  plan.blocks = one_section(p, block_m).tiles();
+  plan.refusal = flash::tiles_refusal(name, plan, p, device);
+  double keys = 0;  // read by a head's query tiles
   for (long long query = 0; query < p.seqlen_q; query += block_m) {
     keys += std::max(flash::keys_visited(p, int(query), block_m, block_n), std::min(block_n, p.seqlen_k));
   }
   const double heads = double(p.batch) * p.heads, row = p.head_dim * 2.0;
-  return {heads * (p.seqlen_q + 2 * keys) * row, heads * p.seqlen_q * (row + 4)};
+  plan.traffic = {heads * (p.seqlen_q + 2 * keys) * row, heads * p.seqlen_q * (row + 4)};
+  return plan;
+}
+
+// Of one whose blocks, no more than the device has SMs, draw tiles from a counter: zero at first, and left at zero.
+inline flash::Plan drawn_tiles_plan(const std::string& name, const flash::Problem& p, const flash::Device& device,
+                                    int block_m, int block_n, size_t shared_bytes) {
+  flash::Plan plan = query_tiles_plan(name, p, device, block_m, block_n, shared_bytes);
+  plan.workspace_bytes = sizeof(int);
+  plan.zeroed_bytes = sizeof(int);
+  plan.traffic.write_bytes += (plan.blocks + 1.0) * sizeof(int);  // a draw a tile, and the reset
+  plan.blocks = std::min(plan.blocks, device.sm_count);
+  return plan;
 }
 
 }  // namespace
