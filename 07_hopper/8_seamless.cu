@@ -6,8 +6,7 @@
 // Global memory: as 07.7.
 // Limits: as 07.7. Not at head_dim 256, whose Q has one buffer and no registers; nor at head_dim 128 when causal, where to
 //   wait for the next tile's Q and K costs more than the seam.
-#include <cmath>
-
+#include "common/kernel/accumulators.cuh"
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/ptx/elect.cuh"
 #include "common/kernel/ptx/ex2.cuh"
@@ -28,14 +27,10 @@ namespace {
 using flash::Problem;
 
 constexpr const char* kName = "07_hopper/8_seamless";
-constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr float kLn2 = 0.69314718f;
 constexpr float kLowest = -3e38f;    // where maxima start: finite, so that no -inf - -inf can arise
 constexpr float kSumLimit = 8192.f;  // @sum-limit: of a lane's share of a row of P. Below it fp16 holds each weight
-constexpr int kWarpgroup = 128;      // threads: four warps, which multiply together
-constexpr int kRows = 64;            // query rows of a consumer, which is a warpgroup: what a wgmma has
-constexpr int kWgmmaK = 16;
-constexpr int kStages = 2;  // of K, and of V
+constexpr int kStages = 2;           // of K, and of V
 constexpr int kNoTile = -1;
 
 template <class Element_, int kHeadDim_, bool kCausal_>
@@ -44,7 +39,7 @@ struct Shape {
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr bool kCausal = kCausal_;
   static constexpr int kConsumers = kHeadDim == 64 ? 3 : 2, kThreads = (kConsumers + 1) * kWarpgroup;
-  static constexpr int kBlockM = kConsumers * kRows, kBlockN = kHeadDim == 256 ? 64 : 128;
+  static constexpr int kBlockM = kConsumers * kWgmmaM, kBlockN = kHeadDim == 256 ? 64 : 128;
   static constexpr int kSlabs = kHeadDim / 64, kQBytes = kBlockM * kHeadDim * 2, kTileBytes = kBlockN * kHeadDim * 2;
   // A thread's. An SM has 512 for each thread of a warpgroup.
   static constexpr int kProducerRegisters = kConsumers == 2 ? 24 : 32;
@@ -52,7 +47,7 @@ struct Shape {
   static constexpr bool kKeepQ = kHeadDim == 128;  // in registers: shared memory then feeds the products K and V alone
   static constexpr int kQBuffers = kHeadDim == 64 ? 2 : 1;
   static constexpr bool kSeamless = kHeadDim == 64 || (kHeadDim == 128 && !kCausal);
-  static_assert(kBlockM - kRows <= kBlockN, "a consumer passes over one key tile of a query tile at most");
+  static_assert(kBlockM - kWgmmaM <= kBlockN, "a consumer passes over one key tile of a query tile at most");
 };
 
 template <class S>
@@ -125,8 +120,8 @@ struct Producer {
   }
 };
 
-// A warpgroup: 64 rows of each query tile. Of its warp's 16 rows a lane has group + 8 i, i = 0 and 1; of S and O it has
-// columns 8 n + 2 t and + 1. The four lanes of a group hold the same maximum, and a share each of the sum.
+// A warpgroup: 64 rows of each query tile. A lane has two rows, i = 0 and 1 (accumulators.cuh): their maxima, and its share
+// of their sums.
 template <class S>
 struct Consumer {
   using Element = typename S::Element;
@@ -136,8 +131,7 @@ struct Consumer {
   const Problem& problem;
   Shared<S>& shared;
   const int consumer, warp = threadIdx.x / kWarpSize % 4, lane = threadIdx.x % kWarpSize;
-  const int group = lane / 4, t = lane % 4;  // the lane's place in the lane map
-  const uint64_t q_first = slabs_descriptor(shared.q[0][0][consumer * kRows], S::kBlockM);
+  const uint64_t q_first = slabs_descriptor(shared.q[0][0][consumer * kWgmmaM], S::kBlockM);
   const uint64_t k_first = slabs_descriptor(shared.k[0], kBlockN), v_first = slabs_descriptor(shared.v[0], kBlockN);
   Ring<S::kQBuffers> q_ring{shared.q_full, shared.q_empty, 0};
   Ring<kStages> k_ring{shared.k_full, shared.k_empty, 0}, v_ring{shared.v_full, shared.v_empty, 0};
@@ -170,13 +164,13 @@ struct Consumer {
     const int number = __shfl_sync(kAllLanes, shared.number[q_ring.stage], 0);  // the compiler learns: one for all
     if (number == kNoTile) return false;
     tile = query_tile<S::kBlockM, kBlockN>(problem, params.order, number);
-    first_row = tile.first_row + consumer * kRows;
-    seen = key_tiles_seen<kBlockN>(problem, first_row, kRows);
+    first_row = tile.first_row + consumer * kWgmmaM;
+    seen = key_tiles_seen<kBlockN>(problem, first_row, kWgmmaM);
     whole = flash::visible_keys(problem, first_row) / kBlockN;
     if constexpr (S::kKeepQ) {
       for (int step = 0; step < kHeadDim / kWgmmaK; ++step) {
         auto& slab = shared.q[q_ring.stage][step / 4];
-        const int row = consumer * kRows + warp * 16 + lane % 16;
+        const int row = consumer * kWgmmaM + warp * 16 + lane % 16;
         ldmatrix_x4(q_frag[step], slab_chunk(slab, row, step % 4 * 2 + lane / 16));
       }
       release_q();
@@ -255,31 +249,10 @@ struct Consumer {
     release(v_ring);
   }
 
-  // Scores of keys that a row doesn't see become -inf.
-  __device__ __forceinline__ void mask_scores(int key_tile) {
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      const int row = first_row + warp * 16 + group + 8 * i;
-      const int end = flash::visible_keys(problem, row) - key_tile * kBlockN - 2 * t;
-#pragma unroll
-      for (int n = 0; n < kBlockN / 8; ++n) {
-        if (8 * n >= end) s_acc[4 * n + 2 * i] = -INFINITY;
-        if (8 * n + 1 >= end) s_acc[4 * n + 2 * i + 1] = -INFINITY;
-      }
-    }
-  }
   // Moves the maxima up to this tile's; `rescale` is for what was summed with the old ones. Maxima are scaled and base 2.
   __device__ __forceinline__ void move_maxima(float (&rescale)[2]) {
-#pragma unroll
     for (int i = 0; i < 2; ++i) {
-      float new_max = -INFINITY;
-#pragma unroll
-      for (int n = 0; n < kBlockN / 8; ++n) {
-        new_max = fmaxf(new_max, fmaxf(s_acc[4 * n + 2 * i], s_acc[4 * n + 2 * i + 1]));
-      }
-      new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 1));  // the four lanes of a group share the row
-      new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 2));
-      new_max = fmaxf(new_max * params.scale_log2, row_max[i]);
+      const float new_max = fmaxf(row_maximum(s_acc, i) * params.scale_log2, row_max[i]);
       rescale[i] = ex2(row_max[i] - new_max);
       row_max[i] = new_max;
     }
@@ -305,11 +278,11 @@ struct Consumer {
     float unused[2];
     row_max[0] = kLowest;
     row_max[1] = kLowest;
-    if (seen > whole) mask_scores(seen - 1);
+    if (seen > whole) mask_scores(s_acc, problem, first_row, (seen - 1) * kBlockN);
     move_maxima(unused);
     tile_weights(row_sum);
 #pragma unroll
-    for (int n = 0; n < kHeadDim / 2; ++n) o_acc[n] = 0.f;
+    for (float& o : o_acc) o = 0.f;
   }
   // The others: as if no maximum moved. Where one has moved by much the sums tell, and the weights are computed again.
   __device__ __forceinline__ void next_weights() {
@@ -320,8 +293,7 @@ struct Consumer {
       move_maxima(rescale);
       row_sum[0] *= rescale[0];
       row_sum[1] *= rescale[1];
-#pragma unroll
-      for (int n = 0; n < kHeadDim / 2; ++n) o_acc[n] *= rescale[n / 2 % 2];  // @rescale
+      scale_rows(o_acc, rescale);  // @rescale
       tile_weights(sum);
     }
     row_sum[0] += sum[0];
@@ -331,11 +303,8 @@ struct Consumer {
   // O / sum leaves by the warp's two slabs; TMA drops rows past the end.
   __device__ __forceinline__ void write_rows(int first_row, int batch_head) {
     float inverse[2], lse[2];
-#pragma unroll
     for (int i = 0; i < 2; ++i) {
-      float sum = row_sum[i];
-      sum += __shfl_xor_sync(kAllLanes, sum, 1);
-      sum += __shfl_xor_sync(kAllLanes, sum, 2);
+      const float sum = group_sum(row_sum[i]);
       inverse[i] = sum > 0.f ? 1.f / sum : 0.f;  // a row that has seen no key has the sum 0 and gives 0 and -inf
       lse[i] = (row_max[i] + log2f(sum)) * kLn2;
     }
@@ -351,8 +320,9 @@ struct Consumer {
       if (lane == 0) bulk_commit();
     }
     for (int i = 0; i < 2; ++i) {  // not before the fence, which waits for stores
-      const int row = first_row + warp * 16 + group + 8 * i;
-      if (t == 0 && row < problem.seqlen_q) params.softmax_lse[size_t(batch_head) * problem.seqlen_q + row] = lse[i];
+      const int row = first_row + lane_row() + 8 * i;
+      if (lane_column() == 0 && row < problem.seqlen_q)
+        params.softmax_lse[size_t(batch_head) * problem.seqlen_q + row] = lse[i];
     }
   }
 
@@ -366,7 +336,7 @@ struct Consumer {
 #pragma unroll 1
       for (; S::kCausal && key_tile >= whole; --key_tile) {
         scores_and_values();
-        mask_scores(key_tile);
+        mask_scores(s_acc, problem, first_row, key_tile * kBlockN);
         next_weights();
       }
 #pragma unroll 1

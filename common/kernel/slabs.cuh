@@ -2,8 +2,6 @@
 // bytes with a swizzle of as many (ptx/tma.cuh draws it). wgmma's descriptors of them: slabs_descriptor().
 #pragma once
 
-#include "common/kernel/ptx/pack.cuh"
-#include "common/kernel/ptx/stmatrix.cuh"
 #include "common/kernel/ptx/tensor_map.cuh"
 #include "common/kernel/step.h"
 
@@ -13,19 +11,6 @@ namespace {
 template <class Element, int kRows>
 __device__ __forceinline__ Element* slab_chunk(Element (&slab)[kRows][64], int row, int chunk) {
   return &slab[row][(chunk ^ row % 8) * 8];
-}
-
-// 64 columns of a wgmma's D, as this warp has them: scaled, rounded and stored as a slab of its 16 rows. `d` is the
-// lane's share, 32 of them; scale[i] is for its rows lane / 4 + 8 i.
-template <class Element>
-__device__ __forceinline__ void store_slab(Element (&slab)[16][64], const float* d, const float (&scale)[2]) {
-  const int lane = threadIdx.x % kWarpSize;
-#pragma unroll
-  for (int n = 0; n < 4; ++n, d += 8) {  // 16 columns
-    stmatrix_x4(slab_chunk(slab, lane % 16, 2 * n + lane / 16), pack<Element>(d[0] * scale[0], d[1] * scale[0]),
-                pack<Element>(d[2] * scale[1], d[3] * scale[1]), pack<Element>(d[4] * scale[0], d[5] * scale[0]),
-                pack<Element>(d[6] * scale[1], d[7] * scale[1]));
-  }
 }
 
 // The map of [matrices, rows, head_dim] for boxes of box_rows rows and `slabs` slabs:

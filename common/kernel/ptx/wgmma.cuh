@@ -66,6 +66,9 @@ __device__ __forceinline__ void pin(float (&d)[kCount]) {
 
 namespace {
 
+constexpr int kWarpgroup = 128;  // threads
+constexpr int kWgmmaM = 64, kWgmmaK = 16;
+
 // To go on by some bytes, add bytes >> 4.
 __device__ __forceinline__ uint64_t wgmma_descriptor(const void* tile, flash::Swizzle swizzle, int leading_bytes,
                                                      int stride_bytes) {
