@@ -7,6 +7,7 @@
 // Limits: as 07.7. Not at head_dim 256, whose Q has one buffer and no registers; nor at head_dim 128 when causal, where to
 //   wait for the next tile's Q and K costs more than the seam.
 #include "common/kernel/accumulators.cuh"
+#include "common/kernel/attention_params.cuh"
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/ptx/elect.cuh"
 #include "common/kernel/ptx/ex2.cuh"
@@ -16,9 +17,7 @@
 #include "common/kernel/ptx/setmaxnreg.cuh"
 #include "common/kernel/ptx/tma.cuh"
 #include "common/kernel/ptx/wgmma.cuh"
-#include "common/kernel/query_tiles.cuh"
 #include "common/kernel/ring.cuh"
-#include "common/kernel/slabs.cuh"
 #include "common/kernel/step.h"
 #include "common/kernel/visit_shape.cuh"
 
@@ -30,8 +29,7 @@ constexpr const char* kName = "07_hopper/8_seamless";
 constexpr float kLn2 = 0.69314718f;
 constexpr float kLowest = -3e38f;    // where maxima start: finite, so that no -inf - -inf can arise
 constexpr float kSumLimit = 8192.f;  // @sum-limit: of a lane's share of a row of P. Below it fp16 holds each weight
-constexpr int kStages = 2;           // of K, and of V
-constexpr int kNoTile = -1;
+constexpr int kBuffers = 2;          // of K, and of V
 
 template <class Element_, int kHeadDim_, bool kCausal_>
 struct Shape {
@@ -41,62 +39,55 @@ struct Shape {
   static constexpr int kConsumers = kHeadDim == 64 ? 3 : 2, kThreads = (kConsumers + 1) * kWarpgroup;
   static constexpr int kBlockM = kConsumers * kWgmmaM, kBlockN = kHeadDim == 256 ? 64 : 128;
   static constexpr int kSlabs = kHeadDim / 64, kQBytes = kBlockM * kHeadDim * 2, kTileBytes = kBlockN * kHeadDim * 2;
-  // A thread's. An SM has 512 for each thread of a warpgroup.
+  // Registers a thread: at most 512 over all warpgroups.
   static constexpr int kProducerRegisters = kConsumers == 2 ? 24 : 32;
   static constexpr int kConsumerRegisters = kConsumers == 2 ? 240 : 160;
   static constexpr bool kKeepQ = kHeadDim == 128;  // in registers: shared memory then feeds the products K and V alone
   static constexpr int kQBuffers = kHeadDim == 64 ? 2 : 1;
+  static constexpr bool kQEarly = kKeepQ || kQBuffers == 2;  // the next one can be asked for while this one is in use
   static constexpr bool kSeamless = kHeadDim == 64 || (kHeadDim == 128 && !kCausal);
   static_assert(kBlockM - kWgmmaM <= kBlockN, "a consumer passes over one key tile of a query tile at most");
 };
 
 template <class S>
 struct Shared {
-  using Tiles = typename S::Element[kStages][S::kSlabs][S::kBlockN][64];
+  using Tiles = typename S::Element[kBuffers][S::kSlabs][S::kBlockN][64];
   typename S::Element q[S::kQBuffers][S::kSlabs][S::kBlockM][64];
   Tiles k, v;
   typename S::Element o[S::kConsumers * 4][2][16][64];   // a warp's rows on their way out, by two slabs in turn
-  int number[S::kQBuffers];                              // q's query tile, or kNoTile
+  int number[S::kQBuffers];                              // of q's query tile
   uint64_t q_full[S::kQBuffers], q_empty[S::kQBuffers];  // q and number; released by each warp
-  uint64_t k_full[kStages], k_empty[kStages];            // released by each consumer when its products are done
-  uint64_t v_full[kStages], v_empty[kStages];            // likewise
-};
-
-struct Params {
-  AttentionMaps maps;
-  Problem problem;
-  TileOrder order;
-  float scale_log2;
-  int* counter;
-  float* softmax_lse;
+  uint64_t k_full[kBuffers], k_empty[kBuffers];          // released by each consumer when its products are done
+  uint64_t v_full[kBuffers], v_empty[kBuffers];          // likewise
 };
 
 // One thread: draws query tiles, and asks for Q, K and V in the order of their use, each as soon as its buffer is empty.
 template <class S>
 struct Producer {
-  const Params& params;
+  const AttentionParams& params;
   const Problem& problem;
   Shared<S>& shared;
   Ring<S::kQBuffers> q_ring{shared.q_full, shared.q_empty, 1};
-  Ring<kStages> k_ring{shared.k_full, shared.k_empty, 1}, v_ring{shared.v_full, shared.v_empty, 1};
+  Ring<kBuffers> k_ring{shared.k_full, shared.k_empty, 1}, v_ring{shared.v_full, shared.v_empty, 1};
 
   // The Q of a query tile, and its number with it. Past the last, the number alone.
   __device__ __forceinline__ void load_q(int number) {
-    const bool exists = number < params.order.tiles();
-    const QueryTile tile = query_tile<S::kBlockM, S::kBlockN>(problem, params.order, exists ? number : 0);
     q_ring.wait_empty();
-    shared.number[q_ring.stage] = exists ? number : kNoTile;
-    q_ring.expect(exists ? S::kQBytes : 0);
-    if (exists) {
-      tma_load(shared.q[q_ring.stage], &params.maps.q, q_ring.full(), 0, tile.first_row, 0, tile.batch_head);
+    shared.number[q_ring.buffer] = number;
+    if (number < params.order.tiles()) {
+      const QueryTile tile = query_tile<S::kBlockM, S::kBlockN>(problem, params.order, number);
+      q_ring.expect(S::kQBytes);
+      tma_load(shared.q[q_ring.buffer], &params.q_map, q_ring.full(), 0, tile.first_row, 0, tile.batch_head);
+    } else {
+      q_ring.expect(0);
     }
     q_ring.next();
   }
-  __device__ __forceinline__ void load(Ring<kStages>& ring, typename Shared<S>::Tiles& tiles, const CUtensorMap& map,
+  __device__ __forceinline__ void load(Ring<kBuffers>& ring, typename Shared<S>::Tiles& tiles, const CUtensorMap& map,
                                        int key_tile, int kv_head) {
     ring.wait_empty();
     ring.expect(S::kTileBytes);
-    tma_load(tiles[ring.stage], &map, ring.full(), 0, key_tile * S::kBlockN, 0, kv_head);
+    tma_load(tiles[ring.buffer], &map, ring.full(), 0, key_tile * S::kBlockN, 0, kv_head);
     ring.next();
   }
 
@@ -109,12 +100,12 @@ struct Producer {
       if (drawn == tiles - 1) atomicExch(params.counter, 0);  // @reset: a draw a tile, and this was the last
       const QueryTile tile = query_tile<S::kBlockM, S::kBlockN>(problem, params.order, number);
       for (int key_tile = tile.key_tiles - 1; key_tile >= 0; --key_tile) {
-        load(k_ring, shared.k, params.maps.k, key_tile, tile.kv_head);
-        if (key_tile + 1 < tile.key_tiles) load(v_ring, shared.v, params.maps.v, key_tile + 1, tile.kv_head);
-        if (S::kSeamless && key_tile == max(tile.key_tiles - 2, 0)) load_q(next);  // K and V no longer wait for it
+        load(k_ring, shared.k, params.k_map, key_tile, tile.kv_head);
+        if (key_tile + 1 < tile.key_tiles) load(v_ring, shared.v, params.v_map, key_tile + 1, tile.kv_head);
+        if (S::kQEarly && key_tile == max(tile.key_tiles - 2, 0)) load_q(next);  // K and V no longer wait for it
       }
-      load(v_ring, shared.v, params.maps.v, 0, tile.kv_head);
-      if (!S::kSeamless) load_q(next);
+      load(v_ring, shared.v, params.v_map, 0, tile.kv_head);
+      if (!S::kQEarly) load_q(next);
       number = next;
     }
   }
@@ -127,21 +118,22 @@ struct Consumer {
   using Element = typename S::Element;
   static constexpr int kHeadDim = S::kHeadDim, kBlockN = S::kBlockN;
 
-  const Params& params;
+  const AttentionParams& params;
   const Problem& problem;
   Shared<S>& shared;
   const int consumer, warp = threadIdx.x / kWarpSize % 4, lane = threadIdx.x % kWarpSize;
   const uint64_t q_first = slabs_descriptor(shared.q[0][0][consumer * kWgmmaM], S::kBlockM);
   const uint64_t k_first = slabs_descriptor(shared.k[0], kBlockN), v_first = slabs_descriptor(shared.v[0], kBlockN);
   Ring<S::kQBuffers> q_ring{shared.q_full, shared.q_empty, 0};
-  Ring<kStages> k_ring{shared.k_full, shared.k_empty, 0}, v_ring{shared.v_full, shared.v_empty, 0};
+  Ring<kBuffers> k_ring{shared.k_full, shared.k_empty, 0}, v_ring{shared.v_full, shared.v_empty, 0};
 
   QueryTile tile;
   int first_row, seen, whole;  // key tiles of which these rows see something, and of which each sees all
   float s_acc[kBlockN / 2], o_acc[kHeadDim / 2], row_max[2], row_sum[2];
   uint32_t q_frag[S::kKeepQ ? kHeadDim / kWgmmaK : 1][4], p_frag[kBlockN / kWgmmaK][4];
 
-  __device__ __forceinline__ Consumer(const Params& params, const Problem& problem, Shared<S>& shared, int consumer)
+  __device__ __forceinline__ Consumer(const AttentionParams& params, const Problem& problem, Shared<S>& shared,
+                                      int consumer)
       : params(params), problem(problem), shared(shared), consumer(consumer) {}
 
   // The consumers take turns at issuing products: each waits at its own named barrier until the one before has arrived.
@@ -149,7 +141,7 @@ struct Consumer {
   __device__ __forceinline__ void pass_turn() { named_arrive(1 + (consumer + 1) % S::kConsumers, 2 * kWarpgroup); }
 
   // The products with this tile of K or V are done, in all warps.
-  __device__ __forceinline__ void release(Ring<kStages>& ring) {
+  __device__ __forceinline__ void release(Ring<kBuffers>& ring) {
     if (threadIdx.x % kWarpgroup == 0) ring.release();  // @release
     ring.next();
   }
@@ -161,15 +153,15 @@ struct Consumer {
   // Waits for the next tile's Q. False: there is none.
   __device__ __forceinline__ bool next_tile() {
     q_ring.wait_full();
-    const int number = __shfl_sync(kAllLanes, shared.number[q_ring.stage], 0);  // the compiler learns: one for all
-    if (number == kNoTile) return false;
+    const int number = __shfl_sync(kAllLanes, shared.number[q_ring.buffer], 0);  // the compiler learns: one for all
+    if (number >= params.order.tiles()) return false;
     tile = query_tile<S::kBlockM, kBlockN>(problem, params.order, number);
     first_row = tile.first_row + consumer * kWgmmaM;
     seen = key_tiles_seen<kBlockN>(problem, first_row, kWgmmaM);
     whole = flash::visible_keys(problem, first_row) / kBlockN;
     if constexpr (S::kKeepQ) {
       for (int step = 0; step < kHeadDim / kWgmmaK; ++step) {
-        auto& slab = shared.q[q_ring.stage][step / 4];
+        auto& slab = shared.q[q_ring.buffer][step / 4];
         const int row = consumer * kWgmmaM + warp * 16 + lane % 16;
         ldmatrix_x4(q_frag[step], slab_chunk(slab, row, step % 4 * 2 + lane / 16));
       }
@@ -180,8 +172,8 @@ struct Consumer {
 
   // S = Q K^T
   __device__ __forceinline__ void issue_scores() {
-    const uint64_t k = k_first + k_ring.stage * bytes_on(S::kTileBytes);
-    const uint64_t q = q_first + q_ring.stage * bytes_on(S::kQBytes);
+    const uint64_t k = k_first + k_ring.buffer * bytes_on(S::kTileBytes);
+    const uint64_t q = q_first + q_ring.buffer * bytes_on(S::kQBytes);
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < kHeadDim / kWgmmaK; ++step) {
@@ -196,7 +188,7 @@ struct Consumer {
   }
   // O += P V
   __device__ __forceinline__ void issue_values() {
-    const uint64_t v = v_first + v_ring.stage * bytes_on(S::kTileBytes);
+    const uint64_t v = v_first + v_ring.buffer * bytes_on(S::kTileBytes);
     wgmma_fence();
 #pragma unroll
     for (int step = 0; step < kBlockN / kWgmmaK; ++step) {
@@ -252,7 +244,7 @@ struct Consumer {
   // Moves the maxima up to this tile's; `rescale` is for what was summed with the old ones. Maxima are scaled and base 2.
   __device__ __forceinline__ void move_maxima(float (&rescale)[2]) {
     for (int i = 0; i < 2; ++i) {
-      const float new_max = fmaxf(row_maximum(s_acc, i) * params.scale_log2, row_max[i]);
+      const float new_max = fmaxf(group_maximum(lane_maximum(s_acc, i)) * params.scale_log2, row_max[i]);
       rescale[i] = ex2(row_max[i] - new_max);
       row_max[i] = new_max;
     }
@@ -316,7 +308,7 @@ struct Consumer {
       store_slab<Element>(rows, &o_acc[32 * slab], inverse);
       fence_async();
       __syncwarp();  // the slab is whole, for TMA too
-      if (lane == 0) tma_store(&params.maps.o, rows, 0, first_row + warp * 16, slab, batch_head);
+      if (lane == 0) tma_store(&params.o_map, rows, 0, first_row + warp * 16, slab, batch_head);
       if (lane == 0) bulk_commit();
     }
     for (int i = 0; i < 2; ++i) {  // not before the fence, which waits for stores
@@ -368,7 +360,7 @@ struct Consumer {
 };
 
 template <class S>
-__global__ void __launch_bounds__(S::kThreads, 1) seamless_kernel(const __grid_constant__ Params params) {
+__global__ void __launch_bounds__(S::kThreads, 1) seamless_kernel(const __grid_constant__ AttentionParams params) {
   Shared<S>& shared = *dynamic_shared_tiles<Shared<S>>();
   Problem problem = params.problem;
   problem.causal = S::kCausal;                                                // nothing new, but the compiler knows it
@@ -382,8 +374,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) seamless_kernel(const __grid_c
   __syncthreads();  // the barriers are there for every thread
   if (warpgroup == S::kConsumers) {
     registers_give<S::kProducerRegisters>();
-    const bool is_first_warp = threadIdx.x / kWarpSize == S::kConsumers * 4;
-    if (is_first_warp && elect_one()) Producer<S>{params, problem, shared}.run();
+    if (threadIdx.x / kWarpSize == S::kConsumers * 4 && elect_one()) Producer<S>{params, problem, shared}.run();
   } else {
     registers_take<S::kConsumerRegisters>();
     Consumer<S>(params, problem, shared, warpgroup).run();
@@ -393,12 +384,8 @@ __global__ void __launch_bounds__(S::kThreads, 1) seamless_kernel(const __grid_c
 void forward(const flash::ForwardArgs& a, const flash::Plan& plan, void* workspace, flash::Stream stream) {
   visit_shape<Shape>(a.problem, [&](auto shape) {
     using S = decltype(shape);
-    const Params params = {attention_maps<typename S::Element>(a, S::kBlockM, S::kBlockN),
-                           a.problem,
-                           in_sections(a.problem, plan),
-                           a.problem.softmax_scale * kLog2e,
-                           static_cast<int*>(workspace),
-                           a.softmax_lse};
+    const AttentionParams params =
+        attention_params<typename S::Element>(a, plan, in_sections(a.problem, plan), workspace);
     launch(seamless_kernel<S>, plan.blocks, S::kThreads, plan.shared_bytes, stream, params);
   });
 }

@@ -34,14 +34,13 @@ __device__ __forceinline__ void mask_scores(float (&s_acc)[kCount], const flash:
   }
 }
 
-// The largest element of row i, over all columns.
+// The largest element of row i that this lane has.
 template <int kCount>
-__device__ __forceinline__ float row_maximum(const float (&d)[kCount], int i) {
+__device__ __forceinline__ float lane_maximum(const float (&d)[kCount], int i) {
   float maximum = -INFINITY;
 #pragma unroll
   for (int n = 0; n < kCount / 4; ++n) maximum = fmaxf(maximum, fmaxf(d[4 * n + 2 * i], d[4 * n + 2 * i + 1]));
-  maximum = fmaxf(maximum, __shfl_xor_sync(kAllLanes, maximum, 1));
-  return fmaxf(maximum, __shfl_xor_sync(kAllLanes, maximum, 2));
+  return maximum;
 }
 
 template <int kCount>
@@ -50,10 +49,14 @@ __device__ __forceinline__ void scale_rows(float (&d)[kCount], const float (&sca
   for (int n = 0; n < kCount; ++n) d[n] *= scale[n / 2 % 2];
 }
 
-// The sum of what the four lanes of a group have.
-__device__ __forceinline__ float group_sum(float share) {
-  share += __shfl_xor_sync(kAllLanes, share, 1);
-  return share + __shfl_xor_sync(kAllLanes, share, 2);
+// Of what the four lanes of a group have.
+__device__ __forceinline__ float group_maximum(float mine) {
+  mine = fmaxf(mine, __shfl_xor_sync(kAllLanes, mine, 1));
+  return fmaxf(mine, __shfl_xor_sync(kAllLanes, mine, 2));
+}
+__device__ __forceinline__ float group_sum(float mine) {
+  mine += __shfl_xor_sync(kAllLanes, mine, 1);
+  return mine + __shfl_xor_sync(kAllLanes, mine, 2);
 }
 
 // 64 columns, 32 of d from `d` on, scaled and rounded, to this warp's 16 rows of a slab.

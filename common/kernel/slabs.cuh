@@ -3,7 +3,6 @@
 #pragma once
 
 #include "common/kernel/ptx/tensor_map.cuh"
-#include "common/kernel/step.h"
 
 namespace {
 
@@ -20,21 +19,6 @@ CUtensorMap slab_map(const Element* data, int matrices, int rows, int head_dim, 
   const long long row_bytes = head_dim * sizeof(Element);
   return make_tensor_map(data, {64, rows, head_dim / 64, matrices}, {row_bytes, 128, row_bytes * rows},
                          {64, box_rows, slabs, 1}, Swizzle::bytes128);
-}
-
-struct AttentionMaps {
-  CUtensorMap q, k, v, o;
-};
-// Boxes: of Q, K and V q_rows and k_rows rows, head_dim wide; of O a slab of 16 rows.
-template <class Element>
-AttentionMaps attention_maps(const flash::ForwardArgs& a, int q_rows, int k_rows) {
-  const flash::Problem& p = a.problem;
-  const auto map = [&](const void* data, int heads, int rows, int box_rows, int slabs) {
-    return slab_map(static_cast<const Element*>(data), p.batch * heads, rows, p.head_dim, box_rows, slabs);
-  };
-  const int slabs = p.head_dim / 64;
-  return {map(a.q, p.heads, p.seqlen_q, q_rows, slabs), map(a.k, p.kv_heads, p.seqlen_k, k_rows, slabs),
-          map(a.v, p.kv_heads, p.seqlen_k, k_rows, slabs), map(a.o, p.heads, p.seqlen_q, 16, 1)};
 }
 
 }  // namespace
