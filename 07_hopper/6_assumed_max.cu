@@ -177,14 +177,14 @@ struct Consumer {
   }
   // A query tile's first scores alone, its last values alone, and what lies between: the scores of a key tile and the
   // values of the one before.
-  __device__ __forceinline__ void first_scores() {
+  __device__ __forceinline__ void tile_scores() {
     k_ring.wait_full();
     issue_scores();
     wgmma_wait<0>();
     pin(s_acc);
     release(k_ring);
   }
-  __device__ __forceinline__ void last_values() {
+  __device__ __forceinline__ void tile_values() {
     v_ring.wait_full();
     issue_values();
     wgmma_wait<0>();
@@ -284,7 +284,7 @@ struct Consumer {
   __device__ __forceinline__ void run() {
     if (consumer == S::kConsumers - 1) pass_turn();  // the first turn is consumer 0's
     while (next_tile()) {
-      first_scores();
+      tile_scores();
       first_weights();
       int key_tile = tile.key_tiles - 2;
 #pragma unroll 1
@@ -299,7 +299,7 @@ struct Consumer {
         next_weights();
       }
       release_q();
-      last_values();
+      tile_values();
       write_rows();
     }
     if (lane == 0) bulk_wait_read<0>();  // shared memory is nobody else's before O has left it

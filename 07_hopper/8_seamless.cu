@@ -198,7 +198,7 @@ struct Consumer {
   }
   // A query tile's first scores alone, its last values alone, and what lies between: the scores of a key tile and the
   // values of the one before.
-  __device__ __forceinline__ void first_scores() {
+  __device__ __forceinline__ void tile_scores() {
     pass_over_k();
     k_ring.wait_full();
     issue_scores();
@@ -207,7 +207,7 @@ struct Consumer {
     release(k_ring);
     pass_over_v();
   }
-  __device__ __forceinline__ void last_values() {
+  __device__ __forceinline__ void tile_values() {
     v_ring.wait_full();
     issue_values();
     wgmma_wait<0>();
@@ -321,7 +321,7 @@ struct Consumer {
   __device__ __forceinline__ void run() {
     if (consumer == S::kConsumers - 1) pass_turn();  // the first turn is consumer 0's
     bool more = next_tile();
-    if (more) first_scores();
+    if (more) tile_scores();
     while (more) {
       first_weights();
       int key_tile = seen - 2;
@@ -345,14 +345,14 @@ struct Consumer {
           scores_and_values();
           pass_over_v();
         } else {
-          last_values();
+          tile_values();
         }
         write_rows(done_row, done_head);
       } else {
-        last_values();
+        tile_values();
         write_rows(first_row, tile.batch_head);
         more = next_tile();
-        if (more) first_scores();
+        if (more) tile_scores();
       }
     }
     if (lane == 0) bulk_wait_read<0>();  // shared memory is nobody else's before O has left it
