@@ -22,7 +22,7 @@ endif
 
 TARGETS := help step list test cuda all-cuda sanitize calibrate diff format format-check clean ladder bench counts docs plots \
   figures probe exercises exercise check hint solution watch grade test-exercises \
-  test-bare test-aarch64
+  test-rest test-bare test-aarch64
 .PHONY: $(TARGETS)
 
 ifneq ($(origin CXX),command line)  # the CPU back end needs g++, whatever the environment prefers
@@ -87,10 +87,8 @@ LIBRARY := $(patsubst %.cpp,%.pic.o,$(wildcard common/kernel/*.cpp common/proble
 TEST_MAIN := $(HOST)/common/tests/main.o $(HOST)/common/tests/step_tests.o
 # Tests with kernels of their own: common/tests/emu_*.cpp for the CPU back end, common/tests/*_test.cu for both; other
 # .cu files there hold kernels for them.
-# Hopper's copies and wgmma run on the CPU back end alone so far: docs/emulator.md.
-EMU_ONLY := $(patsubst %,common/tests/%.cu,async_kernels tma_test wgmma_test)
-CUDA_TESTS := $(patsubst %.cu,%.o,$(filter-out $(EMU_ONLY),$(wildcard common/tests/*.cu)))
-EMU_TESTS := $(CUDA_TESTS) $(EMU_ONLY:%.cu=%.o) $(patsubst %.cpp,%.o,$(wildcard common/tests/emu_*.cpp))
+CUDA_TESTS := $(patsubst %.cu,%.o,$(wildcard common/tests/*.cu))
+EMU_TESTS := $(CUDA_TESTS) $(patsubst %.cpp,%.o,$(wildcard common/tests/emu_*.cpp))
 COMMON_TESTS := $(filter-out $(TEST_MAIN) $(EMU_TESTS:%=$(HOST)/%),$(call host_objects,common/tests/*.cpp))
 
 # Catch2's own code takes long to optimise, and no test needs it fast.
@@ -170,17 +168,22 @@ step: $(STEP:%=$(DIR)/%.run)
 diff:
 	$(if $(DIFF),python3 common/make/diff_steps.py $(DIFF),echo '$(STEP) is the first step: there is none before it.')
 
-# Tests: all, or those of one step's folder (`make test 2`).
+# Tests: all, or those of one step's folder (`make test 2`). A test of all takes of each folder's landings the last without
+# watching, and with half of the awkward problems; `make test-rest` takes them all, with all.
 TEST_FOLDERS := $(EMU) $(FAST) $(if $(filter cuda,$(BACKEND)),$(CUDA))
-TEST_PROGRAMS := $(foreach folder,$(TEST_FOLDERS),$(TESTED:%=$(folder)/%.test)) $(OTHER_TILE_TESTS)
+TEST_PROGRAMS := $(TESTED:%=$(EMU)/%.test) $(TESTED_UNWATCHED:%=$(FAST)/%.test) \
+  $(if $(filter cuda,$(BACKEND)),$(TESTED:%=$(CUDA)/%.test)) $(OTHER_TILE_TESTS)
 ifndef STEP
 TEST_PROGRAMS += $(TEST_FOLDERS:%=%/common/tests/kernels.test) $(HOST)/common/tests/common.test
 PYTHON_TESTS := $(sort $(wildcard common/tests/*_test.py))
 # What the tests of the command line and of the documents run.
-RUN_PROGRAMS := $(foreach folder,$(EMU) $(FAST),$(LANDINGS:%=$(folder)/%.run))
+RUN_PROGRAMS := $(LANDINGS:%=$(EMU)/%.run) $(TESTED_UNWATCHED:%=$(FAST)/%.run)
 endif
 test: $(TEST_PROGRAMS) $(RUN_PROGRAMS)
 	FLASH_FAST=$(FAST) FLASH_EMU=$(EMU) python3 common/tests/run_tests.py $(TEST_PROGRAMS) $(PYTHON_TESTS)
+
+test-rest: $(LANDINGS:%=$(FAST)/%.test)
+	FLASH_EVERY_PROBLEM=1 python3 common/tests/run_tests.py $^
 
 # The README's first command on a bare Debian or Ubuntu; SUITE=jammy TESTS=1 and more: common/make/bare.py.
 test-bare:

@@ -4,7 +4,7 @@
 //   an FMA does 32. The matrices lie spread over the registers of the 32 lanes in the order drawn in common/kernel/ptx/mma.cuh. Here
 //   plain loads from shared memory put K and V into that order. P needs no loads at all: the registers that hold two
 //   neighbouring tiles of S are, rounded to 16 bits, an operand of P V.
-// Global memory: as 04, in 16-bit elements: Q once, K and V once a query tile, O and softmax_lse once.
+// Global memory: as 04, in 16-bit elements: Q once, K and V once per query tile, O and softmax_lse once.
 // Limits: fp16 and bf16, sums in fp32; head_dim 64 or 128; compute capability 8.0. The plain loads of K and V collide in
 //   the banks of shared memory, 8 and 4 lanes at a time, and that is what this kernel waits for: see 05.2.
 #include <cmath>
@@ -22,15 +22,18 @@ using flash::Problem;
 
 constexpr const char* kName = "05_tensor_core/1_mma";
 constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kMmaM = 16, kMmaN = 8, kMmaK = 16;  // the shape of an mma: C is 16 x 8, A has 16 columns
 
-// Query rows and keys a tile. A warp owns 16 rows: one m16 tile.
+// Query rows and keys per tile. A warp owns 16 rows: one m16 tile.
 #ifdef TILE_M
 constexpr int kBlockM = TILE_M, kBlockN = TILE_N;
 #else
 constexpr int kBlockM = 64, kBlockN = 64;
 #endif
-constexpr int kWarpRows = 16;
+constexpr int kWarpRows = kMmaM;
 constexpr int kThreads = kBlockM / kWarpRows * kWarpSize;
+constexpr int kTilesN = kBlockN / kMmaN;  // n8 tiles of keys in S
+constexpr int kStepsN = kBlockN / kMmaK;  // k16 steps of P V, along the keys
 static_assert(kBlockM % kWarpRows == 0, "TILE=MxN: M must be a multiple of 16: a warp owns 16 query rows");
 static_assert(kThreads <= 1024, "TILE=MxN: M must be at most 512: a warp owns 16 query rows, and a block has 32 warps");
 static_assert(kBlockN % 16 == 0, "TILE=MxN: N must be a multiple of 16: an mma of P V takes 16 keys");
@@ -38,7 +41,7 @@ static_assert(kBlockN % 16 == 0, "TILE=MxN: N must be a multiple of 16: an mma o
 __host__ __device__ constexpr int shared_bytes(int head_dim) { return (kBlockM + 2 * kBlockN) * head_dim * 2; }
 
 // Copies rows first_row … first_row + kRows - 1 of a [seqlen, kHeadDim] matrix to shared memory, zeros for rows past its
-// end. 16 bytes, 8 elements, a thread.
+// end. 16 bytes, 8 elements, per thread.
 template <int kHeadDim, int kRows, class Element>
 __device__ __forceinline__ void load_tile(Element* tile, const Element* matrix, int first_row, int seqlen) {
   for (int i = threadIdx.x; i < kRows * kHeadDim / 8; i += kThreads) {
@@ -65,6 +68,93 @@ __device__ __forceinline__ uint32_t load_column_pair(const Element* p) {  // @lo
   return low | high << 16;
 }
 
+// S += Q K^T. The B operand has the keys for columns and head_dim for its k: a pair along k is a pair in a row of K.
+template <int kHeadDim, class Element>
+__device__ __forceinline__ void tile_scores(float (&s_acc)[kTilesN][4], const uint32_t (&q_frag)[kHeadDim / kMmaK][4],
+                                            const Element* k_tile, int group, int t) {
+  for (int n = 0; n < kTilesN; ++n) {
+    for (int step = 0; step < kHeadDim / kMmaK; ++step) {
+      const Element* from = &k_tile[(n * kMmaN + group) * kHeadDim + step * kMmaK + t * 2];  // @k-operand
+      const uint32_t k_frag[2] = {load_pair(from), load_pair(from + 8)};
+      mma_m16n8k16<Element>(s_acc[n], q_frag[step], k_frag);
+    }
+  }
+}
+
+// Scores of keys that a row doesn't see become -inf: keys past the end, and later keys when causal.
+__device__ __forceinline__ void mask_scores(float (&s_acc)[kTilesN][4], const Problem& problem, int lane_row,
+                                            int lane_key) {
+  for (int n = 0; n < kTilesN; ++n) {
+    for (int e = 0; e < 4; ++e) {
+      const int row = lane_row + e / 2 * 8, key = lane_key + n * kMmaN + e % 2;
+      if (!flash::visible(problem, row, key)) s_acc[n][e] = -INFINITY;
+    }
+  }
+}
+
+// Brings maxima and sums up to date, rescales O to the new maxima and turns the scores into weights: S becomes P.
+template <int kTilesD>
+__device__ __forceinline__ void online_softmax(float (&s_acc)[kTilesN][4], float (&row_max)[2], float (&row_sum)[2],
+                                               float (&o_acc)[kTilesD][4], float scale_log2) {
+  for (int i = 0; i < 2; ++i) {
+    float new_max = row_max[i];
+    for (int n = 0; n < kTilesN; ++n) new_max = fmaxf(new_max, fmaxf(s_acc[n][2 * i], s_acc[n][2 * i + 1]));
+    new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 1));  // the four lanes of a group share the row
+    new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 2));
+    const float base = new_max == -INFINITY ? 0.f : new_max;  // no key seen yet: -inf - -inf would be NaN
+    const float rescale = exp2f((row_max[i] - base) * scale_log2);
+    float sum = 0.f;
+    for (int n = 0; n < kTilesN; ++n) {
+      for (int e = 2 * i; e < 2 * i + 2; ++e) {
+        s_acc[n][e] = exp2f((s_acc[n][e] - base) * scale_log2);
+        sum += s_acc[n][e];
+      }
+    }
+    sum += __shfl_xor_sync(kAllLanes, sum, 1);
+    sum += __shfl_xor_sync(kAllLanes, sum, 2);
+    row_max[i] = new_max;
+    row_sum[i] = row_sum[i] * rescale + sum;
+    for (int n = 0; n < kTilesD; ++n) {
+      o_acc[n][2 * i] *= rescale;
+      o_acc[n][2 * i + 1] *= rescale;
+    }
+  }
+}
+
+// O += P V. The B operand has the columns of V for columns and the keys for its k: a pair along k is a pair in a column
+// of V.
+template <int kHeadDim, class Element>
+__device__ __forceinline__ void accumulate_pv(float (&o_acc)[kHeadDim / kMmaN][4], const float (&weights)[kTilesN][4],
+                                              const Element* v_tile, int group, int t) {
+  for (int step = 0; step < kStepsN; ++step) {  // @p-operand
+    const float(&left)[4] = weights[2 * step], (&right)[4] = weights[2 * step + 1];
+    const uint32_t p_frag[4] = {pack<Element>(left[0], left[1]), pack<Element>(left[2], left[3]),
+                                pack<Element>(right[0], right[1]), pack<Element>(right[2], right[3])};
+    for (int n = 0; n < kHeadDim / kMmaN; ++n) {
+      const Element* from = &v_tile[(step * kMmaK + t * 2) * kHeadDim + n * kMmaN + group];
+      const uint32_t v_frag[2] = {load_column_pair<kHeadDim>(from), load_column_pair<kHeadDim>(from + 8 * kHeadDim)};
+      mma_m16n8k16<Element>(o_acc[n], p_frag, v_frag);
+    }
+  }
+}
+
+// O / sum, and log(sum(exp)); a row that has seen no key gives 0 and -inf.
+template <int kHeadDim, class Element>
+__device__ __forceinline__ void write_rows(const float (&o_acc)[kHeadDim / kMmaN][4], const float (&row_max)[2],
+                                           const float (&row_sum)[2], const Problem& problem, int lane_row, int t,
+                                           Element* o, float* softmax_lse) {
+  for (int i = 0; i < 2; ++i) {
+    const int row = lane_row + 8 * i;
+    if (row >= problem.seqlen_q) break;
+    const float inverse = row_sum[i] > 0.f ? 1.f / row_sum[i] : 0.f;
+    for (int n = 0; n < kHeadDim / kMmaN; ++n) {
+      *reinterpret_cast<uint32_t*>(&o[size_t(row) * kHeadDim + n * kMmaN + t * 2]) =
+          pack<Element>(o_acc[n][2 * i] * inverse, o_acc[n][2 * i + 1] * inverse);
+    }
+    if (t == 0) softmax_lse[row] = row_max[i] * problem.softmax_scale + logf(row_sum[i]);
+  }
+}
+
 // How many key tiles a query tile sees: all, or when causal those up to its last row's diagonal.
 __host__ __device__ inline int key_tiles_seen(const Problem& problem, int query_tile) {
   int keys = problem.seqlen_k;
@@ -78,41 +168,40 @@ __host__ __device__ inline int key_tiles_seen(const Problem& problem, int query_
 template <class Element, int kHeadDim>
 __global__ void __launch_bounds__(kThreads) mma_kernel(const Problem problem, const Element* q, const Element* k,
                                                        const Element* v, Element* o, float* softmax_lse) {
-  constexpr int kMmaK = kHeadDim / 16;            // k16 steps of Q K^T
-  constexpr int kMmaN = kBlockN / 8;              // n8 tiles of keys in S; two of them are a k16 step of P V
-  constexpr int kMmaD = kHeadDim / 8;             // n8 tiles of columns in O
   Element* q_tile = dynamic_shared<Element>();    // [kBlockM][kHeadDim]
   Element* k_tile = q_tile + kBlockM * kHeadDim;  // [kBlockN][kHeadDim]
   Element* v_tile = k_tile + kBlockN * kHeadDim;  // [kBlockN][kHeadDim]
   const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
-  const int group = lane / 4, quad = lane % 4;  // the lane map's two coordinates
+  const int group = lane / 4, t = lane % 4;  // the lane's place in the lane map
 
-  // Full: the tiles of a head side by side, to share its K and V in L2. Causal: a tile has the more to do the later it
-  // is, so the last tiles of all heads start first, and the short ones fill the gaps at the end.
+  // Full: the tiles of a head side by side, to share its K and V in L2. Causal: later tiles have more to do, so
+  // the last tiles of all heads start first, and the short ones fill the gaps at the end.
   const int query_tiles = ceil_div(problem.seqlen_q, kBlockM), batch_heads = gridDim.x / query_tiles;
   const int query_tile = problem.causal ? query_tiles - 1 - blockIdx.x / batch_heads : blockIdx.x % query_tiles;
   const int batch_head = problem.causal ? blockIdx.x % batch_heads : blockIdx.x / query_tiles;
   const int batch = batch_head / problem.heads, head = batch_head % problem.heads;
   const int kv_head = batch * problem.kv_heads + head / (problem.heads / problem.kv_heads);
-  q += size_t(batch_head) * problem.seqlen_q * kHeadDim, o += size_t(batch_head) * problem.seqlen_q * kHeadDim;
-  k += size_t(kv_head) * problem.seqlen_k * kHeadDim, v += size_t(kv_head) * problem.seqlen_k * kHeadDim;
+  q += size_t(batch_head) * problem.seqlen_q * kHeadDim;
+  o += size_t(batch_head) * problem.seqlen_q * kHeadDim;
+  k += size_t(kv_head) * problem.seqlen_k * kHeadDim;
+  v += size_t(kv_head) * problem.seqlen_k * kHeadDim;
   softmax_lse += size_t(batch_head) * problem.seqlen_q;
   const int first_row = query_tile * kBlockM, warp_row = first_row + warp * kWarpRows;
-  const float scale_log2 = problem.softmax_scale * 1.44269504f;  // e^x = 2^(x log2 e), and 2^x is what the hardware has
+  const float scale_log2 = problem.softmax_scale * kLog2e;
 
   load_tile<kHeadDim, kBlockM>(q_tile, q, first_row, problem.seqlen_q);
   __syncthreads();  // Q is there
-  uint32_t q_frag[kMmaK][4];
-  for (int kk = 0; kk < kMmaK; ++kk) {
-    const Element* from = &q_tile[(warp * kWarpRows + group) * kHeadDim + kk * 16 + quad * 2];
-    q_frag[kk][0] = load_pair(from);  // @q-operand
-    q_frag[kk][1] = load_pair(from + 8 * kHeadDim);
-    q_frag[kk][2] = load_pair(from + 8);
-    q_frag[kk][3] = load_pair(from + 8 * kHeadDim + 8);
+  uint32_t q_frag[kHeadDim / kMmaK][4];
+  for (int step = 0; step < kHeadDim / kMmaK; ++step) {
+    const Element* from = &q_tile[(warp * kWarpRows + group) * kHeadDim + step * kMmaK + t * 2];
+    q_frag[step][0] = load_pair(from);  // @q-operand
+    q_frag[step][1] = load_pair(from + 8 * kHeadDim);
+    q_frag[step][2] = load_pair(from + 8);
+    q_frag[step][3] = load_pair(from + 8 * kHeadDim + 8);
   }
 
   // A lane has two rows, i = 0 and 1: warp_row + group + 8 i. The four lanes of a group hold the same maximum and sum.
-  float o_acc[kMmaD][4] = {};
+  float o_acc[kHeadDim / kMmaN][4] = {};
   float row_max[2] = {-INFINITY, -INFINITY}, row_sum[2] = {0.f, 0.f};
 
   const int key_tiles = key_tiles_seen(problem, query_tile);
@@ -123,70 +212,15 @@ __global__ void __launch_bounds__(kThreads) mma_kernel(const Problem problem, co
     load_tile<kHeadDim, kBlockN>(v_tile, v, first_key, problem.seqlen_k);
     __syncthreads();  // K and V are there
 
-    // S = Q K^T. The B operand has the keys for columns and head_dim for its k: a pair along k is a pair in a row of K.
-    float s_acc[kMmaN][4] = {};
-    for (int n = 0; n < kMmaN; ++n) {
-      for (int kk = 0; kk < kMmaK; ++kk) {
-        const Element* from = &k_tile[(n * 8 + group) * kHeadDim + kk * 16 + quad * 2];  // @k-operand
-        const uint32_t k_frag[2] = {load_pair(from), load_pair(from + 8)};
-        mma_m16n8k16<Element>(s_acc[n], q_frag[kk], k_frag);
-      }
+    float s_acc[kTilesN][4] = {};
+    tile_scores<kHeadDim>(s_acc, q_frag, k_tile, group, t);
+    if (flash::tile_sees(problem, warp_row, kWarpRows, first_key, kBlockN) != flash::Seen::all) {  // most tiles are
+      mask_scores(s_acc, problem, warp_row + group, first_key + 2 * t);
     }
-
-    // Keys that a row doesn't see: past the end, and later ones when causal. Most tiles have none.
-    if (flash::tile_sees(problem, warp_row, kWarpRows, first_key, kBlockN) != flash::Seen::all) {
-      for (int n = 0; n < kMmaN; ++n) {
-        for (int e = 0; e < 4; ++e) {
-          const int row = warp_row + group + e / 2 * 8, key = first_key + n * 8 + quad * 2 + e % 2;
-          if (!flash::visible(problem, row, key)) s_acc[n][e] = -INFINITY;
-        }
-      }
-    }
-
-    // Online softmax: maximum and sum brought up to date, O rescaled to the new maximum, S turned into the weights P.
-    for (int i = 0; i < 2; ++i) {
-      float new_max = row_max[i];
-      for (int n = 0; n < kMmaN; ++n) new_max = fmaxf(new_max, fmaxf(s_acc[n][2 * i], s_acc[n][2 * i + 1]));
-      new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 1));  // the four lanes of a group share the row
-      new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 2));
-      const float base = new_max == -INFINITY ? 0.f : new_max;  // no key seen yet: -inf - -inf would be NaN
-      const float rescale = exp2f((row_max[i] - base) * scale_log2);
-      float sum = 0.f;
-      for (int n = 0; n < kMmaN; ++n) {
-        for (int e = 2 * i; e < 2 * i + 2; ++e) sum += s_acc[n][e] = exp2f((s_acc[n][e] - base) * scale_log2);
-      }
-      sum += __shfl_xor_sync(kAllLanes, sum, 1);
-      sum += __shfl_xor_sync(kAllLanes, sum, 2);
-      row_max[i] = new_max;
-      row_sum[i] = row_sum[i] * rescale + sum;
-      for (int n = 0; n < kMmaD; ++n) o_acc[n][2 * i] *= rescale, o_acc[n][2 * i + 1] *= rescale;
-    }
-
-    // O += P V. The B operand has the columns of V for columns and the keys for its k: a pair along k is a pair in a
-    // column of V.
-    for (int kk = 0; kk < kMmaN / 2; ++kk) {  // @p-operand
-      const float(&left)[4] = s_acc[2 * kk], (&right)[4] = s_acc[2 * kk + 1];
-      const uint32_t p_frag[4] = {pack<Element>(left[0], left[1]), pack<Element>(left[2], left[3]),
-                                  pack<Element>(right[0], right[1]), pack<Element>(right[2], right[3])};
-      for (int n = 0; n < kMmaD; ++n) {
-        const Element* from = &v_tile[(kk * 16 + quad * 2) * kHeadDim + n * 8 + group];
-        const uint32_t v_frag[2] = {load_column_pair<kHeadDim>(from), load_column_pair<kHeadDim>(from + 8 * kHeadDim)};
-        mma_m16n8k16<Element>(o_acc[n], p_frag, v_frag);
-      }
-    }
+    online_softmax(s_acc, row_max, row_sum, o_acc, scale_log2);
+    accumulate_pv<kHeadDim>(o_acc, s_acc, v_tile, group, t);
   }
-
-  // O / sum, and log(sum(exp)); a row that has seen no key gives 0 and -inf.
-  for (int i = 0; i < 2; ++i) {
-    const int row = warp_row + group + 8 * i;
-    if (row >= problem.seqlen_q) break;
-    const float inverse = row_sum[i] > 0.f ? 1.f / row_sum[i] : 0.f;
-    for (int n = 0; n < kMmaD; ++n) {
-      *reinterpret_cast<uint32_t*>(&o[size_t(row) * kHeadDim + n * 8 + quad * 2]) =
-          pack<Element>(o_acc[n][2 * i] * inverse, o_acc[n][2 * i + 1] * inverse);
-    }
-    if (quad == 0) softmax_lse[row] = row_max[i] * problem.softmax_scale + logf(row_sum[i]);
-  }
+  write_rows<kHeadDim>(o_acc, row_max, row_sum, problem, warp_row + group, t, o, softmax_lse);
 }
 
 template <class Element>
@@ -198,15 +232,17 @@ void start(const flash::ForwardArgs& a, const flash::Plan& plan, flash::Stream s
 }
 
 void forward(const flash::ForwardArgs& a, const flash::Plan& plan, void*, flash::Stream stream) {
-  a.problem.dtype == flash::Dtype::bf16 ? start<__nv_bfloat16>(a, plan, stream) : start<__half>(a, plan, stream);
+  const auto start_with = a.problem.dtype == flash::Dtype::bf16 ? start<__nv_bfloat16> : start<__half>;
+  start_with(a, plan, stream);
 }
 
 flash::Plan plan(const Problem& p, const flash::Device& device) {
   flash::Plan plan;
-  plan.block_m = kBlockM, plan.block_n = kBlockN;
+  plan.block_m = kBlockM;
+  plan.block_n = kBlockN;
   plan.shared_bytes = shared_bytes(p.head_dim);
   plan.refusal = flash::tiles_refusal(kName, plan, p, device);
-  const double heads = double(p.batch) * p.heads, row = p.head_dim * 2.0;  // bytes a row of Q, K, V, O
+  const double heads = double(p.batch) * p.heads, row = p.head_dim * 2.0;  // bytes per row of Q, K, V, O
   const double rows = p.seqlen_q + 2 * flash::keys_visited_by_all(p, plan.block_m, plan.block_n);
   plan.traffic = {heads * rows * row, heads * p.seqlen_q * (row + 4)};
   return plan;

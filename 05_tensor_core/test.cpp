@@ -1,4 +1,4 @@
-// 05_tensor_core, all three landings: right everywhere, and each does what its chapter counts.
+// 05_tensor_core, all six landings: right everywhere, and each does what its chapter counts.
 #include "common/check/check.h"
 #include "common/problem/dtype.h"
 #include "common/tests/catch.h"
@@ -9,22 +9,20 @@ using tests::make_problem;
 
 namespace {
 
-enum class Landing { mma, ldmatrix, pipeline };
-Landing landing() {
-  if (tests::step().number == "05.1") return Landing::mma;
-  return tests::step().number == "05.2" ? Landing::ldmatrix : Landing::pipeline;
-}
+// The landings are in the order of their numbers: what one of them brings, all later ones have.
+enum Landing { mma = 1, ldmatrix, cp_async, reuse, lazy_max, lean_loop };
+Landing landing() { return Landing(tests::step().number.back() - '0'); }
 
 // What the kernel was built with, seen from outside: a warp has 16 or 32 query rows, and a problem of one query and one
-// key stores one whole tile of Q, of K and of V, and (05.3) one of O.
+// key stores one whole tile of Q, of K and of V, and (05.6) one of O.
 struct Tiles {
   int warp_rows, block_m, block_n;
 };
 Tiles tiles_of(int head_dim) {
   const WatchReport report = tests::report_of(make_problem(1, 1, head_dim));
-  const int warp_rows = landing() == Landing::pipeline ? 32 : 16;
+  const int warp_rows = landing() >= reuse ? 32 : 16;
   const int block_m = int(report.kernels.at(0).threads / report.kernels.at(0).blocks) / 32 * warp_rows;
-  const int tiles_of_m = landing() == Landing::pipeline ? 2 : 1;
+  const int tiles_of_m = landing() >= lean_loop ? 2 : 1;
   const int rows = int(report.total().shared_write.bytes) / (2 * head_dim);
   return {warp_rows, block_m, (rows - tiles_of_m * block_m) / 2};
 }
@@ -48,7 +46,7 @@ std::vector<Problem> counted_problems() {
 // How often the tiles of a problem meet: blocks, and pairs of a block and a key tile.
 struct Meetings {
   Tiles tiles;
-  uint64_t blocks, pairs, warps;  // warps a block
+  uint64_t blocks, pairs, warps;  // warps per block
 };
 Meetings meetings_of(const Problem& p) {
   const Tiles t = tiles_of(p.head_dim);
@@ -120,13 +118,13 @@ TEST_CASE("05 does not depend on the order of threads, warps and blocks, nor on 
 
 TEST_CASE("05 is right whether the maximum grows at every key tile, never, or too little to rescale") {
   if (too_old()) return;
-  // 05.3 walks the keys from the last to the first, and rescales only when the exponent has grown by more than 8, base 2.
+  // From 05.5 on it rescales only when the exponent has grown by more than 8, base 2; 05.6 walks the keys backwards.
   for (Dtype dtype : {Dtype::bf16, Dtype::fp16}) {
     const Problem p = make_problem(20, 300, 64, dtype);
     require_scores_pass(p, [](int j) { return 3.0f * j; });
     require_scores_pass(p, [](int j) { return -3.0f * j; });
     require_scores_pass(p, [](int j) { return 0.03f * j; });
-    require_scores_pass(p, [](int j) { return -0.03f * j; });           // 5.4 nats a 180 keys: a lag of 2^8 is used up
+    require_scores_pass(p, [](int j) { return -0.03f * j; });           // 5.4 nats in 180 keys: a lag of 2^8 is used up
     require_scores_pass(p, [](int j) { return j == 5 ? 5.5f : 0.f; });  // just below e^(8 ln 2) = e^5.55
     require_scores_pass(p, [](int j) { return j == 5 ? 5.6f : 0.f; });  // just above
     require_scores_pass(p, [](int j) { return j == 5 ? 12.f : 0.f; });  // without rescaling fp16 would overflow
@@ -159,8 +157,26 @@ TEST_CASE("05 copies to global memory and from it in whole sectors") {
   for (const Problem& p : counted_problems()) {
     const Counts counts = tests::counts_of(p);
     CHECK(counts.global_read.sectors * 32 == counts.global_read.bytes);
-    if (landing() == Landing::pipeline) CHECK(counts.async_copies > 0);
   }
+}
+
+TEST_CASE("05.3 and later copy by cp.async alone, 16 bytes at a time") {
+  if (!tests::watched()) return;
+  for (const Problem& p : counted_problems()) {
+    INFO(tests::describe(p, Dist::normal));
+    const Meetings m = meetings_of(p);
+    const uint64_t rows = m.blocks * m.tiles.block_m + m.pairs * 2 * m.tiles.block_n;
+    CHECK(tests::counts_of(p).async_copies == (landing() >= cp_async ? rows * p.head_dim / 8 / 32 : 0));
+  }
+}
+
+TEST_CASE("05.6 writes O 16 bytes at a time, the others 4") {
+  if (!tests::watched()) return;
+  const Problem p = make_problem(128, 64, 64);
+  const uint64_t rows_per_request = landing() >= lean_loop ? 4 : 8,
+                 requests_per_row_of_o = landing() >= lean_loop ? 1 : 8;
+  const uint64_t lse = 128 / 8;  // a request of a warp for 8 rows
+  CHECK(tests::counts_of(p).global_write.requests == 128 / rows_per_request * requests_per_row_of_o + lse);
 }
 
 TEST_CASE("05's products are all on tensor cores") {
@@ -179,76 +195,76 @@ TEST_CASE("05 keeps S and P in registers: shared memory is written with tiles of
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
     const Meetings m = meetings_of(p);
-    // 05.3 stages O where Q was.
-    const uint64_t rows_of_m = landing() == Landing::pipeline ? 2 * m.tiles.block_m : m.tiles.block_m;
+    // 05.6 stages O where Q was.
+    const uint64_t rows_of_m = landing() >= lean_loop ? 2 * m.tiles.block_m : m.tiles.block_m;
     const uint64_t rows = m.blocks * rows_of_m + m.pairs * 2 * m.tiles.block_n;
     CHECK(tests::counts_of(p).shared_write.bytes == rows * p.head_dim * 2);
   }
 }
 
-TEST_CASE("05.1 fights over banks as its chapter predicts; 05.2 and 05.3 don't at all") {
+TEST_CASE("05.1 fights over banks as its chapter predicts; the others don't at all") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
     const WatchReport report = tests::report_of(p);
     const Counts total = report.total();
     CHECK(total.shared_write.conflicts == 0);
-    if (landing() != Landing::mma) {
+    if (landing() != mma) {
       CHECK(total.shared_read.conflicts == 0);
       continue;
     }
     const Meetings m = meetings_of(p);
-    // Q and K: the eight groups of lanes read a word each of eight rows, which begin in the same bank: 8 passes for 1.
+    // Q and K: the eight groups of lanes read one word each of eight rows, which begin in the same bank: 8 passes for 1.
     const AccessCounts pairs = tests::counts_at(report, "load-pair").shared_read;
     const uint64_t k_loads = m.pairs * m.warps * (m.tiles.block_n / 8) * (p.head_dim / 16) * 2;
     const uint64_t q_loads = m.blocks * m.warps * (p.head_dim / 16) * 4;
     CHECK(pairs.requests == k_loads + q_loads);
     CHECK(pairs.conflicts == 7 * pairs.requests);
-    // V: the four lanes of a group read an element each of four rows: 4 passes for 1.
+    // V: the four lanes of a group read one element each of four rows: 4 passes for 1.
     const AccessCounts columns = tests::counts_at(report, "load-column-pair").shared_read;
     CHECK(columns.requests == m.pairs * m.warps * (m.tiles.block_n / 16) * (p.head_dim / 8) * 4);
     CHECK(columns.conflicts == 3 * columns.requests);
   }
 }
 
-TEST_CASE("05.3's fragments of K and V serve 32 rows, 05.2's 16") {
+TEST_CASE("05.4's fragments of K and V serve 32 rows, those of 05.2 and 05.3 serve 16") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
     const Meetings m = meetings_of(p);
     const uint64_t patches = p.head_dim / 16;  // 16 x 16 patches across a row: one ldmatrix each
     const uint64_t kv = m.pairs * m.warps * 2 * (m.tiles.block_n / 16) * patches;
-    const uint64_t q_once = m.blocks * m.warps * (m.tiles.warp_rows / 16) * patches;
-    uint64_t expected = kv + q_once;
-    if (landing() == Landing::mma) expected = 0;
-    if (landing() == Landing::pipeline && p.head_dim == 128) {
-      expected = kv + m.pairs * m.warps * (m.tiles.warp_rows / 16) * patches;  // Q again for every key tile
-    }
+    // Q: read once, or (05.4 and 05.5, and 05.6 at head_dim 128) again for every key tile.
+    const bool reads_q_again =
+        landing() == reuse || landing() == lazy_max || (landing() == lean_loop && p.head_dim == 128);
+    const uint64_t q = (reads_q_again ? m.pairs : m.blocks) * m.warps * (m.tiles.warp_rows / 16) * patches;
+    const uint64_t expected = landing() == mma ? 0 : kv + q;
     CHECK(tests::counts_of(p).ldmatrixes == expected);
   }
 }
 
-TEST_CASE("05.3 waits for the other warps once a key tile, the others twice") {
+TEST_CASE("05.3 and later wait for the other warps once per key tile, 05.1 and 05.2 twice") {
   if (!tests::watched()) return;
   for (const Problem& p : counted_problems()) {
     INFO(tests::describe(p, Dist::normal));
     const Meetings m = meetings_of(p);
-    const uint64_t at_start = landing() == Landing::pipeline && p.head_dim == 128 ? 0 : m.blocks;  // Q to registers
-    const uint64_t a_tile = landing() == Landing::pipeline ? 1 : 2;
-    const uint64_t at_end = landing() == Landing::pipeline ? 2 * m.blocks : 0;  // O to shared memory: a warp alone
-    CHECK(tests::counts_of(p).barriers == m.warps * (at_start + a_tile * m.pairs + at_end));
+    const bool keeps_q = landing() < reuse || (landing() == lean_loop && p.head_dim == 64);
+    const uint64_t at_start = keeps_q ? m.blocks : 0;  // Q to registers
+    const uint64_t per_tile = landing() >= cp_async ? 1 : 2;
+    const uint64_t at_end = landing() >= lean_loop ? 2 * m.blocks : 0;  // O to shared memory: a warp alone
+    CHECK(tests::counts_of(p).barriers == m.warps * (at_start + per_tile * m.pairs + at_end));
   }
 }
 
-TEST_CASE("05.3 rescales once where the scores are ordinary, 05.1 and 05.2 at every key tile") {
+TEST_CASE("05.5 and later rescale once where the scores are ordinary, the others at every key tile") {
   if (!tests::watched()) return;
   for (int head_dim : {64, 128}) {
     const Problem p = make_problem(128, 480, head_dim);
     const Meetings m = meetings_of(p);
-    // An exponential a score and row of the tiles, and one a rescaling for each of a lane's rows.
+    // One exponential per score, and one per rescaling for each of a lane's rows.
     const uint64_t scores = m.pairs * m.tiles.block_m * m.tiles.block_n;
     const uint64_t lanes_rows = m.warps * 32 * (m.tiles.warp_rows / 8);
-    const uint64_t rescalings = landing() == Landing::pipeline ? m.blocks : m.pairs;
+    const uint64_t rescalings = landing() >= lazy_max ? m.blocks : m.pairs;
     CHECK(tests::counts_of(p).exps == scores + rescalings * lanes_rows);
   }
 }

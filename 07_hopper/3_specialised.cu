@@ -227,10 +227,10 @@ __global__ void __launch_bounds__(S::kThreads, 1) specialised_kernel(const __gri
   __syncthreads();  // the barriers are there for every thread
   const QueryTile tile = query_tile<S::kBlockM, S::kBlockN>(problem, params.order, blockIdx.x);
   if (warpgroup == S::kConsumers) {
-    registers_give<S::kProducerRegisters>();
+    registers_down_to<S::kProducerRegisters>();
     if (threadIdx.x / kWarpSize == S::kConsumers * 4 && elect_one()) Producer<S>{params, shared}.run(tile);
   } else {
-    registers_take<S::kConsumerRegisters>();
+    registers_up_to<S::kConsumerRegisters>();
     Consumer<S>(params, problem, shared, tile, tile.first_row + warpgroup * kWgmmaM).run();
   }
 }

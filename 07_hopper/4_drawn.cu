@@ -279,10 +279,10 @@ __global__ void __launch_bounds__(S::kThreads, 1) drawn_kernel(const __grid_cons
   }
   __syncthreads();  // the barriers are there for every thread
   if (warpgroup == S::kConsumers) {
-    registers_give<S::kProducerRegisters>();
+    registers_down_to<S::kProducerRegisters>();
     if (threadIdx.x / kWarpSize == S::kConsumers * 4 && elect_one()) Producer<S>{params, problem, shared}.run();
   } else {
-    registers_take<S::kConsumerRegisters>();
+    registers_up_to<S::kConsumerRegisters>();
     Consumer<S>(params, problem, shared, warpgroup).run();
   }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`make bench`: times every step on this GPU and writes CSV, a row a repetition.
 
-    make bench [BENCH="--seqlens 1024,4096 --headdims 64,128 --steps 04,05.3 --reps 3 --peers --out FILE"]
+    make bench [BENCH="--seqlens 1024,4096 --headdims 64,128 --steps 04,05.6 --reps 3 --peers --out FILE"]
 
 The files in docs/data/ were made by these commands (docs/performance.md says how to read them):
 
@@ -17,6 +17,8 @@ shorter problem took; where one call would take longer than --call-ms it isn't m
 With --peers the steps and the attention that people use are called by turns in one process, in bursts of about --burst-ms
 (common/bench/peers.py; needs PyTorch): a repetition is a round in which each makes one burst, and a row's ms is a burst's
 time by its calls. A ratio is the median of the rounds' ratios. A step is checked by ./run before.
+
+With --ablations 5.6 that landing is timed beside itself with one part taken out, a part after the other (ablations.py).
 """
 import argparse
 import csv
@@ -25,6 +27,7 @@ import shlex
 import sys
 import time
 
+import ablations
 from command import check_programs, numbers, positive, run_main
 from data import read_csv
 from files import written_whole
@@ -50,7 +53,8 @@ def arguments(argv):
     p.add_argument("--batch", type=positive, help="instead of tokens / seqlen")
     p.add_argument("--heads", type=positive, help="instead of hidden / head_dim")
     p.add_argument("--dtype", choices=DTYPES, help="else each step's first; steps that don't take it are skipped")
-    p.add_argument("--steps", default="", metavar="04,05.3", help="else all")
+    p.add_argument("--steps", default="", metavar="04,05.6", help="else all")
+    p.add_argument("--ablations", metavar="5.6", help="this landing, and what it is without each of its parts")
     p.add_argument("--reps", type=positive, help="rounds over everything (3; 9 with --peers)")
     p.add_argument("--cell-ms", type=positive, default=300, help="GPU time for one row, about (300)")
     p.add_argument("--call-ms", type=positive, default=1000, help="a call that would take longer isn't made (1000)")
@@ -160,6 +164,8 @@ def main(argv):
     if unknown:
         raise MeasureError(f"There is no step {', '.join(sorted(unknown))}; there are "
                            f"{', '.join(number_of(landing_of(p)) for p in a.programs)}.")
+    if a.ablations:
+        programs = ablations.build(a.ablations, a.programs, [".run", ".so"] if a.peers else [".run"])
     turns = None
     if a.peers:
         from peers import ByTurns

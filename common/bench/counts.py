@@ -16,7 +16,7 @@ from measure import (ROOT, MeasureError, landings_of, machine, message_of, numbe
 DATA = os.environ.get("FLASH_DATA", "docs/data")
 MEMORY_SEQLENS = [64, 128, 256, 512]  # three say what the polynomial is, the fourth that it is one
 ERROR_SEQLENS = [64, 128, 256, 512, 1024, 2048, 4096]
-ERROR_RUNS = [(*landings_of("04"), "fp32"), (*landings_of("05.3"), "fp16"), (*landings_of("05.3"), "bf16")]
+ERROR_RUNS = [(*landings_of("04"), "fp32"), (*landings_of("05.6"), "fp16"), (*landings_of("05.6"), "bf16")]
 HEAD_DIM = 64
 
 

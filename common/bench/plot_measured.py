@@ -7,8 +7,8 @@ from figure import (BLUE, GREEN, GREY, MARKERS, ORANGE, PALETTE, PURPLE, RED, SK
 from ladder import human_bytes
 from measure import MeasureError, is_backward, landings_for, name_of, number_of
 
-STEP_COLOURS = {"00": GREY, "01": SKY, "02": BLUE, "03.1": PURPLE, "03.2": ORANGE, "04": GREEN, "05.1": SKY, "05.2": BLUE, "05.3": RED,
-                "06.1": PURPLE, "06.3": RED}
+STEP_COLOURS = {"00": GREY, "01": SKY, "02": BLUE, "03.1": PURPLE, "03.2": ORANGE, "04": GREEN, "05.1": SKY, "05.2": BLUE,
+                "05.3": PURPLE, "05.4": GREEN, "05.5": ORANGE, "05.6": RED, "06.1": PURPLE, "06.3": RED}
 PEER_STYLES = {"torch_flash": (GREEN, "FlashAttention-2 (PyTorch)"), "torch_cudnn": (ORANGE, "cuDNN (PyTorch)"),
                "torch_efficient": (RED, "efficient (PyTorch)"), "torch_math": (PURPLE, "plain (PyTorch)")}
 
@@ -161,7 +161,7 @@ def memory(data, out):
     figure, axes = plt.subplots(figsize=(9.2, 5.4))
     lengths = [1024 * 2**k for k in range(11)]
     crossing = {}
-    for number, colour in (("00", GREY), ("04", GREEN), ("05.3", RED), ("06.1", PURPLE), ("06.3", ORANGE)):
+    for number, colour in (("00", GREY), ("04", GREEN), ("05.6", RED), ("06.1", PURPLE), ("06.3", ORANGE)):
         mine = sorted((r.integer("seqlen"), r.integer("tensor_bytes"), r.integer("workspace_bytes")) for r in rows if r["step"] == number)
         if len(mine) < 4:
             raise MeasureError(f"memory.csv has fewer than four rows of step {number}")

@@ -123,7 +123,7 @@ def of_04_peers(data):
 
 def of_05_peers(data):
     bench = Bench(data("h200_bf16.csv"))
-    return side_by_side(bench, ("torch_flash", "torch_cudnn", *landings_of("05.3")), "forward", "bf16")
+    return side_by_side(bench, ("torch_flash", "torch_cudnn", *landings_of("05.6")), "forward", "bf16")
 
 
 def of_06_peers(data):

@@ -73,7 +73,7 @@ def landings(root=ROOT):
 
 
 def find(word, among=None):
-    """The landing a word names, the last where it names several (5 is 5.3), or None."""
+    """The landing a word names, the last where it names several (5 is 5.6), or None."""
     return next((one for one in reversed(landings() if among is None else among) if word in one.words), None)
 
 
@@ -83,13 +83,17 @@ def before(landing, among):
     return next((one for one in reversed(earlier) if one.direction == landing.direction), earlier[-1] if earlier else None)
 
 
+def lasts(among):
+    """Each folder's last landing."""
+    return list({one.folder: one for one in among}.values())
+
+
 def forwards_for(landing, among):
     """A backward step needs O and LSE: the last landing of every forward folder before its own. The program picks the
     last of them that takes its problem on its device."""
     if landing.direction != "backward":
         return []
-    last = {one.folder: one for one in among if one.direction == "forward" and one.folder < landing.folder}
-    return list(last.values())
+    return lasts([one for one in among if one.direction == "forward" and one.folder < landing.folder])
 
 
 # For the tools that know a landing by its path, 05_tensor_core/1_mma.

@@ -123,6 +123,7 @@ class Command:
             "WORDS": self.words,
             "STEP": [self.step.path] if self.step else [],
             "TESTED": [one.path for one in tested],
+            "TESTED_UNWATCHED": [one.path for one in (tested if self.step else ladder.lasts(tested))],
             "BACKEND": [self.backend],
             "WATCH": [self.watch],
             "TILE": [self.tile],

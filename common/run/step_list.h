@@ -6,7 +6,7 @@
 namespace flash {
 
 void print_step_list(std::ostream&);
-// {"main": "05.3", "steps": [{number, name, idea, direction, dtypes, head_dims, least_compute_capability,
+// {"main": "05.6", "steps": [{number, name, idea, direction, dtypes, head_dims, least_compute_capability,
 // runs_on_later, uses_tensor_cores}, ...]}; docs/json.md describes it.
 std::string step_list_as_json();
 

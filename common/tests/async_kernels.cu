@@ -8,6 +8,7 @@
 #include "common/kernel/ptx/fence.cuh"
 #include "common/kernel/ptx/mbarrier.cuh"
 #include "common/kernel/ptx/named_barrier.cuh"
+#include "common/kernel/ptx/setmaxnreg.cuh"
 #include "common/kernel/ptx/tensor_map.cuh"
 #include "common/kernel/ptx/tma.cuh"
 #include "common/kernel/ptx/wgmma.cuh"
@@ -490,6 +491,45 @@ __global__ void target_past_end(const __grid_constant__ CUtensorMap in) {
   mbarrier_wait(&full, 0);
 }
 
+// Boxes that begin at byte 8 of a row (the store's: 8 bytes before it), or at byte 16.
+template <bool kFaulty>
+__global__ void load_at_byte_8(MAPS) {
+  UNUSED_MAPS;
+  __shared__ __align__(128) float tile[kTile];
+  __shared__ uint64_t full;
+  init(&full, 1);
+  if (threadIdx.x == 0) {
+    mbarrier_arrive_expect(&full, kBytes);
+    tma_load(tile, &in, &full, kFaulty ? 2 : 4, 0);
+  }
+  mbarrier_wait(&full, 0);
+}
+template <bool kFaulty, bool kAdds>
+__device__ void move_out(const CUtensorMap* map) {
+  __shared__ __align__(128) float tile[kTile];
+  tile[threadIdx.x] = 1;
+  fence_async();
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+  if (kAdds) {
+    tma_reduce_add(map, tile, kFaulty ? 2 : 4, 0);
+  } else {
+    tma_store(map, tile, kFaulty ? -2 : -4, 0);
+  }
+  bulk_commit();
+  bulk_wait_read<0>();
+}
+template <bool kFaulty>
+__global__ void store_at_byte_8(MAPS) {
+  UNUSED_MAPS;
+  move_out<kFaulty, false>(&out_map);
+}
+template <bool kFaulty>
+__global__ void add_at_byte_8(MAPS) {
+  UNUSED_MAPS;
+  move_out<kFaulty, true>(&in);  // which is filled
+}
+
 using SwizzledKernel = void (*)(CUtensorMap);
 template <SwizzledKernel kWrong, SwizzledKernel kRight>
 void run_swizzled(bool faulty) {
@@ -636,6 +676,39 @@ void run_product(bool faulty) {
   flash::synchronize();
 }
 
+// ---- registers ------------------------------------------------------------------------------------------------------
+
+constexpr int kRegisterThreads = 3 * kWarpgroup;  // 168 registers each
+enum class Give { correct, by_one_warp, by_nobody, too_few, wrong_way };
+
+// One warpgroup gives registers, two take them.
+template <Give kKind>
+__device__ void deal_registers(float* out) {
+  const int warp = int(threadIdx.x) / kWarpSize;
+  if (warp < 4) {
+    if (kKind == Give::by_nobody || (kKind == Give::by_one_warp && warp > 0)) return;
+    if (kKind == Give::wrong_way) {
+      registers_up_to<24>();
+    } else {
+      registers_down_to<kKind == Give::too_few ? 32 : 24>();
+    }
+  } else {
+    registers_up_to<240>();
+    out[threadIdx.x] = 1;
+  }
+}
+#define REGISTERS(name, kind)                                         \
+  template <bool kFaulty>                                             \
+  __global__ void __launch_bounds__(kRegisterThreads, 1) name(MAPS) { \
+    UNUSED_MAPS;                                                      \
+    deal_registers<kFaulty ? Give::kind : Give::correct>(out);        \
+  }
+REGISTERS(registers_of_one_warp, by_one_warp)
+REGISTERS(registers_never_given, by_nobody)
+REGISTERS(registers_too_many, too_few)
+REGISTERS(registers_up_to_less, wrong_way)
+#undef REGISTERS
+
 // ---- blocks ---------------------------------------------------------------------------------------------------------
 
 constexpr int kBlocks = 6;
@@ -739,6 +812,9 @@ const std::vector<FaultCase>& async_fault_cases() {
        run_swizzled<tile_misaligned<true>, tile_misaligned<false>>, false},
       {"coordinates_missing", "fewer coordinates than the map has dimensions", "other", "",
        run_swizzled<coordinates_missing<true>, coordinates_missing<false>>, false},
+      CASE(load_at_byte_8, kWorkers, "misaligned", "", "a TMA load from between two 16-byte chunks of a row"),
+      CASE(store_at_byte_8, kWorkers, "misaligned", "", "a TMA store to between two 16-byte chunks of a row"),
+      CASE(add_at_byte_8, kWorkers, "misaligned", "", "a TMA reduction between two 16-byte chunks of a row"),
       {"target_past_end", "a tile that reaches past the end of shared memory", "out-of-bounds", "",
        run_swizzled<target_past_end<true>, target_past_end<false>>, false},
       {"map_past_end", "a tensor map larger than its array", "out-of-bounds", "", run_map_past_end, false},
@@ -754,6 +830,10 @@ const std::vector<FaultCase>& async_fault_cases() {
       PRODUCT_CASE(result_never_waited, "wgmma", "", "a wgmma that nobody waits for"),
       PRODUCT_CASE(warps_apart, "barrier", "", "the warps of a warpgroup in two branches"),
       PRODUCT_CASE(descriptors_differ, "other", "", "descriptors that differ between the warps"),
+      CASE(registers_of_one_warp, kRegisterThreads, "barrier", "", "one warp of a warpgroup gives registers, not four"),
+      CASE(registers_never_given, kRegisterThreads, "barrier", "", "registers taken that nobody gives"),
+      CASE(registers_too_many, kRegisterThreads, "barrier", "", "more registers taken than given"),
+      CASE(registers_up_to_less, kRegisterThreads, "other", "", "registers_up_to fewer than the threads have"),
       {"last_block_adds", "no __threadfence before the atomic that says a block is done", "race", "",
        run_blocks<last_block_adds<true>, last_block_adds<false>>, false},
       {"each_fences", "no barrier between the fences of a block and its atomic", "race", "partial",

@@ -15,7 +15,10 @@ import xml.dom.minidom
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BENCH = os.path.join(ROOT, "common/bench")
 sys.path.insert(0, BENCH)
+from ablations import ablations_of, read_text
 from data import Bench as Measured, read_csv, read_ladder, where_and_when
+from labels import without_labels  # ablations.py knows where they are
+from measure import landings_of
 from turns import by_turns, spread
 
 # A step that makes 1 TFLOP/s, or 0.001. What it does wrong is in its folder's name.
@@ -100,6 +103,26 @@ class Bench(unittest.TestCase):
     def calls(self):
         with open(os.path.join(self.folder, "build/cuda/calls"), encoding="utf-8") as f:
             return [line.split() for line in f]
+
+    def test_ablations_are_timed_by_turns_with_their_landing(self):
+        fake, landing = self.step("00_fake/fake"), self.step("05_tensor_core/6_lean_loop")
+        self.write("bin/make", f'#!/bin/sh\nfor p; do mkdir -p "$(dirname "$p")" && cp {fake} "$p"; done\n')
+        shape = ("--seqlens", "512", "--headdims", "64", "--causal", "0", "--reps", "2")
+        impls = [r["impl"] for r in self.bench(landing, "--ablations", "5.6", *shape)]
+        half = len(impls) // 2
+        self.assertEqual(impls[:half], impls[half:])
+        self.assertEqual(impls[:half], ["05_tensor_core/6_lean_loop", *ablations_of("05_tensor_core/6_lean_loop")])
+        self.assertIn("05_tensor_core/6_lean_loop_no_vote", impls)
+        self.refused(self.python("bench.py", landing, "--ablations", "5.9"), "there is no landing 5.9")
+        self.refused(self.python("bench.py", fake, "--ablations", "0"), "has no ablations")
+
+    def test_every_ablation_fits_its_kernel_and_changes_it(self):
+        for folder in (one for one in os.listdir(ROOT) if one[:2].isdigit() and os.path.isdir(os.path.join(ROOT, one, "ablations"))):
+            kernels = {}
+            for landing in landings_of(folder.split("_")[0]):
+                whole = without_labels(read_text(landing + ".cu"))
+                kernels.update({name: text for name, text in ablations_of(landing).items() if text != whole})
+            self.assertEqual(len(kernels), len(os.listdir(os.path.join(ROOT, folder, "ablations"))), folder)
 
     def test_rows(self):
         rows = self.bench(self.step("00_one/one"), self.step("05_two/1_first"), "--seqlens", "512,1024", "--headdims", "64",
@@ -262,7 +285,7 @@ class Bench(unittest.TestCase):
         """`make counts` replaces its files when every run has passed, and else none of them."""
         self.environment["FLASH_DATA"] = data = os.path.join(self.folder, "data")
         os.mkdir(data)
-        landings = ["04_flash_v2/flash_v2", "05_tensor_core/3_pipeline"]
+        landings = ["04_flash_v2/flash_v2", "05_tensor_core/6_lean_loop"]
         for folder in ("emu", "fast"):
             for name in landings:
                 self.write(f"build/{folder}/{name}.run", FAKE_STEP)
@@ -368,7 +391,7 @@ class Bench(unittest.TestCase):
         """Every figure of measurements is drawn from what the bench and the ladder write."""
         data, figures = os.path.join(self.folder, "data"), os.path.join(self.folder, "figures")
         os.mkdir(data)
-        fp32, bf16 = [self.step("00_naive/naive"), self.step("04_flash_v2/flash_v2")], [self.step("05_tensor_core/3_pipeline"), self.step("06_backward/3_two_teams")]
+        fp32, bf16 = [self.step("00_naive/naive"), self.step("04_flash_v2/flash_v2")], [self.step("05_tensor_core/6_lean_loop"), self.step("06_backward/3_two_teams")]
         for name, steps, dtype in (("h200_fp32.csv", fp32, "fp32"), ("h200_bf16.csv", bf16, "bf16")):
             done = self.python("bench.py", *steps, "--seqlens", "512,1024", "--reps", "1", "--dtype", dtype, "--out", os.path.join(data, name))
             self.assertEqual(done.returncode, 0, done.stderr)

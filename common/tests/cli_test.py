@@ -21,7 +21,7 @@ FAST = os.path.join(ROOT, os.environ.get("FLASH_FAST", "build/emu-fast"))
 EMU = os.path.join(ROOT, os.environ.get("FLASH_EMU", "build/emu"))
 FORWARD = "02_online_softmax/online_softmax"
 BACKWARD = "06_backward/1_recompute"
-SIXTEEN_BIT = "05_tensor_core/3_pipeline"
+SIXTEEN_BIT = "05_tensor_core/6_lean_loop"
 PASS, FAILED, USAGE, CRASHED, SKIP = 0, 1, 2, 3, 4
 
 
@@ -408,7 +408,7 @@ class Make(unittest.TestCase):
     def test_the_python_tools_know_the_same_steps(self):
         listed = [line.split()[2:] for line in make("list").stdout.splitlines()]
         self.assertEqual(listed, [[one.short, one.path + ".cu"] for one in landings.landings()])
-        self.assertEqual(landings.landings_of("05.3"), [SIXTEEN_BIT])
+        self.assertEqual(landings.landings_of("05.6"), [SIXTEEN_BIT])
         for one in landings.landings():  # the program itself says what its step takes
             answer = json.loads(run("--list", "--json", "-", landing=one.path).stdout)
             self.assertEqual(answer["main"], one.number)

@@ -90,10 +90,35 @@ TEST_CASE("a deadlock says who waits for which mbarrier, what it lacks, and why 
                                                    ContainsSubstring("threads 64-95 have returned"));
 }
 
+TEST_CASE("who waits for registers is told what they are short of") {
+  CHECK_THAT(message_of("registers_of_one_warp"),
+             ContainsSubstring("only 32 of the 128 threads of warpgroup 0 are at the registers_down_to of "
+                               "common/tests/async_kernels.cu:") &&
+                 ContainsSubstring("setmaxnreg needs all four warps") &&
+                 ContainsSubstring("threads 32-127 have returned"));
+  CHECK_THAT(message_of("registers_too_many"),
+             ContainsSubstring("warpgroup 2 takes 9216 registers more at common/tests/async_kernels.cu:") &&
+                 ContainsSubstring("240 a thread, and nobody gives as many: warpgroup 0 has 32, warpgroup 1 has 240, "
+                                   "warpgroup 2 has 168 a thread, and 8192 are in the pool") &&
+                 ContainsSubstring("a block of 384 threads gets at most 168 a thread"));
+  CHECK_THAT(message_of("registers_up_to_less"),
+             ContainsSubstring("registers_up_to<24>, and the threads of warpgroup 0 have 168 each") &&
+                 ContainsSubstring("it can only go up"));
+}
+
 TEST_CASE("a load that wasn't waited for names its mbarrier, and the one that was waited for") {
   CHECK_THAT(message_of("wait_for_wrong_stage"), ContainsSubstring("a TMA load,") &&
                                                      ContainsSubstring("the copy's mbarrier full[1]") &&
                                                      ContainsSubstring("its last wait was for full[0]"));
+}
+
+TEST_CASE("an innermost coordinate between two chunks of 16 bytes is told with what a card says of it") {
+  CHECK_THAT(message_of("load_at_byte_8"),
+             ContainsSubstring("the TMA load has the innermost coordinate 2, which is byte 8") &&
+                 ContainsSubstring("an illegal instruction was encountered"));
+  CHECK_THAT(message_of("store_at_byte_8"),
+             ContainsSubstring("the TMA store has the innermost coordinate -2, which is byte -8"));
+  CHECK_THAT(message_of("add_at_byte_8"), ContainsSubstring("the TMA reduction has the innermost coordinate 2"));
 }
 
 TEST_CASE("copies, their bytes and sectors, arrivals, waits and named barriers are counted") {

@@ -9,7 +9,6 @@
 
 #include "common/device/counts.h"
 #include "common/device/device.h"
-#include "common/device/memory.h"
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/ptx/cp_async.cuh"
 #include "common/kernel/ptx/ex2.cuh"
@@ -17,10 +16,10 @@
 #include "common/kernel/ptx/mma.cuh"
 #include "common/kernel/ptx/pack.cuh"
 #include "common/problem/dtype.h"
+#include "common/tests/on_device.h"
 
 namespace {
 
-using flash::DeviceBuffer;
 using flash::Dtype;
 
 constexpr int kLanes = 32;
@@ -31,21 +30,6 @@ bool too_old() {
   WARN("SKIP: needs a GPU of compute capability 8.0 or newer");
   return true;
 }
-
-template <class T>
-struct OnDevice {
-  explicit OnDevice(const std::vector<T>& values) : buffer("values", values.size() * sizeof(T)) {
-    buffer.copy_from_host(values.data());
-  }
-  explicit OnDevice(size_t count) : buffer("results", count * sizeof(T)) {}
-  T* data() const { return static_cast<T*>(buffer.data()); }
-  std::vector<T> values() const {
-    std::vector<T> result(buffer.bytes() / sizeof(T));
-    buffer.copy_to_host(result.data());
-    return result;
-  }
-  DeviceBuffer buffer;
-};
 
 template <class Element>
 constexpr Dtype kDtype = Dtype::fp16;

@@ -31,8 +31,9 @@ struct Case {
   uint64_t seed = 1;
 };
 
-// Problems that break kernels: those of awkward_problems.txt that the step takes, in every dtype and head_dim it has. A
-// watched build gets a few small ones, for it is a hundred times slower.
+// Problems that break kernels: those of awkward_problems.txt that the step takes, in every dtype and head_dim it has (on
+// the CPU back end each in half of these, unless FLASH_EVERY_PROBLEM is set). A watched build gets a few small ones, for it
+// is a hundred times slower.
 std::vector<Case> awkward_cases(const StepInfo& = tests::step());
 
 // Runs the step on the problem and REQUIREs the checker's pass; in a watched build also that there was no fault.

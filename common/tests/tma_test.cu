@@ -10,7 +10,6 @@
 #include "common/base/error.h"
 #include "common/device/counts.h"
 #include "common/device/device.h"
-#include "common/device/memory.h"
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/ptx/elect.cuh"
 #include "common/kernel/ptx/fence.cuh"
@@ -19,31 +18,15 @@
 #include "common/kernel/ptx/stmatrix.cuh"
 #include "common/kernel/ptx/tensor_map.cuh"
 #include "common/kernel/ptx/tma.cuh"
+#include "common/tests/on_device.h"
 
 namespace {
-
-using flash::DeviceBuffer;
 
 bool too_old() {
   if (flash::query_device().compute_capability >= 90) return false;
   WARN("SKIP: needs a GPU of compute capability 9.0 or newer");
   return true;
 }
-
-template <class T>
-struct OnDevice {
-  explicit OnDevice(const std::vector<T>& values) : buffer("values", values.size() * sizeof(T)) {
-    buffer.copy_from_host(values.data());
-  }
-  explicit OnDevice(size_t count) : buffer("results", count * sizeof(T)) {}
-  T* data() const { return static_cast<T*>(buffer.data()); }
-  std::vector<T> values() const {
-    std::vector<T> result(buffer.bytes() / sizeof(T));
-    buffer.copy_to_host(result.data());
-    return result;
-  }
-  DeviceBuffer buffer;
-};
 
 // ---- boxes of tensors -----------------------------------------------------------------------------------------------
 
@@ -101,7 +84,7 @@ __global__ void store_box(const __grid_constant__ CUtensorMap map, int rank, Coo
   bulk_wait<0>();
 }
 
-// A tensor in memory and a box of it, both at random.
+// A tensor in memory and a box of it, both at random but for the innermost coordinate: a multiple of 16 bytes.
 struct Case {
   int rank = 0, element = 0;  // bytes
   Swizzle swizzle = Swizzle::none;
@@ -131,6 +114,7 @@ struct Case {
       at.c[i] = from_to(-int(box[i]) - 1, int(dims[i]) + 1);
       if (from_to(0, 1) == 0) at.c[i] = from_to(0, std::max<int>(0, int(dims[i] - box[i])));  // inside
     }
+    at.c[0] -= at.c[0] % (16 / element);  // what TMA can take; towards 0, so that inside stays inside
   }
   CUtensorMap map(const void* array) const {
     const auto make = [&](const auto* typed) {

@@ -90,6 +90,15 @@ void Copies::check(const Block& block, const BulkCopy& copy) const {
                   copy.site);
     }
   }
+  const int64_t inner = int64_t(copy.coordinates[0]) * int64_t(copy.layout.stride[0]);
+  if (inner % 16 != 0) {
+    stop_engine(
+        "misaligned",
+        what + " has the innermost coordinate " + std::to_string(copy.coordinates[0]) + ", which is byte " +
+            std::to_string(inner) +
+            " of a row; it must be a multiple of 16 bytes (a GPU says \"an illegal instruction was encountered\")",
+        copy.site);
+  }
   if (copy.kind == BulkCopy::Kind::reduce && copy.layout.element == TensorElement::byte) {
     stop_engine("other", what + " can't add bytes", copy.site);
   }

@@ -20,7 +20,9 @@ const char* name_of(Warpgroups::Step step) {
   switch (step) {
     case Warpgroups::Step::fence: return "wgmma_fence";
     case Warpgroups::Step::commit: return "wgmma_commit";
-    default: return "wgmma_wait";
+    case Warpgroups::Step::wait: return "wgmma_wait";
+    case Warpgroups::Step::registers_down: return "registers_down_to";
+    default: return "registers_up_to";
   }
 }
 
@@ -41,7 +43,10 @@ uint32_t operand_address(uint64_t descriptor, bool transposed, unsigned mn, unsi
   return at ^ (at >> 7 & (row / 16 - 1)) << 4;
 }
 
-void Warpgroups::begin_block() { groups_.clear(); }
+void Warpgroups::begin_block(unsigned threads) {
+  groups_.clear();
+  registers_.begin_block(threads);
+}
 
 void Warpgroups::issue(Thread& thread, const Wgmma& op) {
   groups_.resize((thread.block->threads + kWarpgroup - 1) / kWarpgroup);
@@ -60,8 +65,9 @@ void Warpgroups::issue(Thread& thread, const Wgmma& op) {
   share.issued.push_back(op);
 }
 
-bool Warpgroups::arrive(Thread& thread, Step step, unsigned groups_open, CallSite site) {
+bool Warpgroups::arrive(Thread& thread, Step step, unsigned operand, CallSite site) {
   const Block& block = *thread.block;
+  const bool is_registers = step == Step::registers_down || step == Step::registers_up;
   groups_.resize((block.threads + kWarpgroup - 1) / kWarpgroup);
   const unsigned warpgroup = thread.linear / kWarpgroup;
   Group& group = groups_[warpgroup];
@@ -69,15 +75,18 @@ bool Warpgroups::arrive(Thread& thread, Step step, unsigned groups_open, CallSit
   const auto same_line = [](const CallSite& a, const CallSite& b) {
     return a.line == b.line && (a.file == b.file || std::strcmp(a.file, b.file) == 0);
   };
-  if (group.arrived > 0 && (group.step != step || !same_line(group.site, site))) {
+  if (group.arrived > 0 && (group.step != step || group.operand != operand || !same_line(group.site, site))) {
     stop_engine("barrier",
                 to_string(site) + ": " + name_of(step) + " of warp " + std::to_string(thread.warp->index) +
                     ", and other warps of warpgroup " + std::to_string(warpgroup) + " are at " + to_string(group.site) +
-                    ", " + name_of(group.step) + ": wgmma needs all four together",
+                    ", " + name_of(group.step) + ": " + (is_registers ? "setmaxnreg" : "wgmma") +
+                    " needs all four together",
                 site, group.site);
   }
-  group.step = step, group.site = site, group.groups_open = groups_open;
-  if (++group.arrived < kWarpgroup) {
+  if (is_registers) check_registers(step, operand, warpgroup, site);
+  group.step = step, group.site = site, group.operand = operand;
+  group.takes = ++group.arrived == kWarpgroup && step == Step::registers_up && !registers_.take(warpgroup, operand);
+  if (group.arrived < kWarpgroup || group.takes) {
     group.waiting.push_back(&thread);
     thread.state = ThreadState::at_warpgroup;
     thread.waits_for = name_of(step);
@@ -85,7 +94,6 @@ bool Warpgroups::arrive(Thread& thread, Step step, unsigned groups_open, CallSit
     thread.waits_on = warpgroup;
     return false;
   }
-  group.arrived = 0;
   if (step == Step::commit) {
     check_alike(block, group, warpgroup);
     for (const Wgmma& op : group.shares[0].issued) watch_wgmma_issued(block, warpgroup, op);
@@ -94,7 +102,7 @@ bool Warpgroups::arrive(Thread& thread, Step step, unsigned groups_open, CallSit
       share.issued.clear();
     }
   } else if (step == Step::wait) {
-    while (group.shares[0].groups.size() > groups_open) {
+    while (group.shares[0].groups.size() > operand) {
       const size_t ops = group.shares[0].groups.front().size();
       for (size_t op = 0; op < ops; ++op) compute(block, group, op);
       for (size_t op = 0; op < ops; ++op) watch_wgmma_done(warpgroup);
@@ -111,10 +119,35 @@ bool Warpgroups::arrive(Thread& thread, Step step, unsigned groups_open, CallSit
         share.fragments.erase(share.fragments.begin() + std::ptrdiff_t(f));
       }
     }
+  } else if (step == Step::registers_down) {
+    registers_.give(warpgroup, operand);
+    for (Group& other : groups_) {
+      if (other.takes && registers_.take(unsigned(&other - groups_.data()), other.operand)) let_go_on(other);
+    }
   }
+  let_go_on(group);
+  return true;
+}
+
+void Warpgroups::let_go_on(Group& group) {
+  group.arrived = 0;
+  group.takes = false;
   for (Thread* waiting : group.waiting) current_worker()->wake(*waiting);
   group.waiting.clear();
-  return true;
+}
+
+void Warpgroups::check_registers(Step step, unsigned registers, unsigned warpgroup, CallSite site) const {
+  const std::string what = to_string(site) + ": " + name_of(step) + "<" + std::to_string(registers) + ">";
+  if (registers < 24 || registers > Registers::kMost || registers % 8 != 0) {
+    stop_engine("other", what + ": the registers of a thread are a multiple of 8 from 24 to 256", site);
+  }
+  const unsigned has = registers_.of(warpgroup);
+  if (step == Step::registers_down ? registers <= has : registers >= has) return;
+  stop_engine("other",
+              what + ", and the threads of warpgroup " + std::to_string(warpgroup) + " have " + std::to_string(has) +
+                  " each (at the launch a block of this size gets at most " + std::to_string(registers_.at_launch()) +
+                  "): it can only go " + (step == Step::registers_down ? "down" : "up"),
+              site);
 }
 
 // All threads of the warpgroup have issued the same products.
@@ -201,7 +234,28 @@ void Warpgroups::compute(const Block& block, Group& group, size_t op) {
 }
 
 std::string Warpgroups::state(const Thread& thread) const {
-  return "it has " + std::to_string(groups_[thread.waits_on].arrived) + " of its 128 threads";
+  const Group& group = groups_[thread.waits_on];
+  if (group.takes) return "the pool has too few registers";
+  return "it has " + std::to_string(group.arrived) + " of its 128 threads";
+}
+
+std::string Warpgroups::why_no_registers(const Block& block) const {
+  for (const Group& group : groups_) {
+    const unsigned w = unsigned(&group - groups_.data());
+    const std::string who = "warpgroup " + std::to_string(w);
+    if (group.takes) {
+      const unsigned more = kWarpgroup * (group.operand - registers_.of(w));
+      return who + " takes " + std::to_string(more) + " registers more at " + to_string(group.site) + ", " +
+             std::to_string(group.operand) + " a thread, and nobody gives as many: " + registers_.who_has_what() +
+             ". At its launch a block of " + std::to_string(block.threads) + " threads gets at most " +
+             std::to_string(registers_.at_launch()) + " a thread, and that is all there is";
+    }
+    if (group.arrived > 0 && (group.step == Step::registers_down || group.step == Step::registers_up)) {
+      return "only " + std::to_string(group.arrived) + " of the 128 threads of " + who + " are at the " +
+             name_of(group.step) + " of " + to_string(group.site) + ": setmaxnreg needs all four warps";
+    }
+  }
+  return "";
 }
 
 const Wgmma* Warpgroups::unfinished() const {

@@ -6,6 +6,7 @@
 #include <deque>
 #include <vector>
 
+#include "common/emu/run/registers.h"
 #include "common/emu/run/runtime.h"
 
 namespace flash::emu {
@@ -30,12 +31,16 @@ uint32_t operand_address(uint64_t descriptor, bool transposed, unsigned mn, unsi
 
 class Warpgroups {
  public:
-  enum class Step : uint8_t { fence, commit, wait };
-  void begin_block();
+  // What all 128 threads do together.
+  enum class Step : uint8_t { fence, commit, wait, registers_down, registers_up };
+  void begin_block(unsigned threads);
   void issue(Thread&, const Wgmma&);
-  // The thread arrives at wgmma.fence, commit_group or wait_group; true: all 128 have, those waiting go on.
-  bool arrive(Thread&, Step, unsigned groups_open, CallSite);
+  // The thread arrives. `operand`: how many groups of products may stay open, or how many registers a thread is to have.
+  // True: all 128 have arrived, those waiting go on.
+  bool arrive(Thread&, Step, unsigned operand, CallSite);
   std::string state(const Thread&) const;  // "it has 96 of 128 threads"
+  // Why registers will never come, "" if nobody waits for any.
+  std::string why_no_registers(const Block&) const;
   // What the block leaves behind that nobody waited for.
   const Wgmma* unfinished() const;
 
@@ -53,15 +58,19 @@ class Warpgroups {
   struct Group {
     unsigned arrived = 0;
     Step step = Step::fence;
-    unsigned groups_open = 0;
+    unsigned operand = 0;
+    bool takes = false;  // all 128 wait for registers
     CallSite site;
     std::vector<Thread*> waiting;
     std::vector<Share> shares;  // [thread of the warpgroup]
   };
   void check_alike(const Block&, Group&, unsigned warpgroup) const;
   void compute(const Block&, Group&, size_t op);
+  void check_registers(Step, unsigned registers, unsigned warpgroup, CallSite) const;
+  void let_go_on(Group&);
 
   std::vector<Group> groups_;  // [warpgroup]
+  Registers registers_;
 };
 
 }  // namespace flash::emu

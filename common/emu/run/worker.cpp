@@ -165,7 +165,7 @@ void Worker::prepare_block(uint64_t linear) {
   engine_.mbarriers.begin_block();
   engine_.named_barriers.begin_block();
   engine_.copies.begin_block();
-  engine_.warpgroups.begin_block();
+  engine_.warpgroups.begin_block(block_.threads);
   polling_.clear();
   fruitless_polls_ = 0;
   fault_.reset();
@@ -429,8 +429,8 @@ void Worker::named_barrier(int id, int threads, bool waits, CallSite site) {
   if (!engine_.named_barriers.arrive(*running_, id, threads, waits, site)) wait();
 }
 
-void Worker::warpgroup_step(Warpgroups::Step step, unsigned groups_open, CallSite site) {
-  if (!engine_.warpgroups.arrive(*running_, step, groups_open, site)) wait();
+void Worker::warpgroup_step(Warpgroups::Step step, unsigned operand, CallSite site) {
+  if (!engine_.warpgroups.arrive(*running_, step, operand, site)) wait();
 }
 
 void stop_engine(const char* kind, const std::string& sentence, CallSite here, CallSite other) {
@@ -527,8 +527,9 @@ void Worker::stop_stalled() {
   if (at_barrier_ + exited_ == block_.threads && at_barrier_ > 0) {
     fault.message = "divergent barrier: the threads of the block wait at different barriers";
   }
-  // Lanes that wait for one which waits for an mbarrier: that is why.
-  const std::string cause = engine_.mbarriers.likely_cause(block_);
+  // Lanes that wait for one which waits for an mbarrier: that is why. And others for who waits for registers.
+  std::string cause = engine_.warpgroups.why_no_registers(block_);
+  if (cause.empty()) cause = engine_.mbarriers.likely_cause(block_);
   if (fault.message.empty() && !cause.empty()) fault.message = "deadlock: " + cause;
   for (const auto& meetings : meetings_) {
     for (const Meeting& meeting : meetings) {

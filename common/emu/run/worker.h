@@ -35,7 +35,7 @@ class Worker {
   // the phase hasn't ended.
   bool wait_for_mbarrier(const void* at, bool parity, bool polls, CallSite);
   void named_barrier(int id, int threads, bool waits, CallSite);
-  void warpgroup_step(Warpgroups::Step, unsigned groups_open, CallSite);
+  void warpgroup_step(Warpgroups::Step, unsigned operand, CallSite);
   Engine& engine() { return engine_; }
   void wake(Thread& thread) { make_ready(thread); }
   // Drops the block's fibers and makes run_block() throw. The caller fills kind and message (a sentence); the kernel,

@@ -4,7 +4,7 @@
 //
 // Words. A *fragment* is a lane's share of a small matrix: a few 32-bit registers, each holding two 16-bit elements
 // (the one with the lower index in the lower half) or one fp32. Whose share is what is the *lane map*; in the drawings
-// "T5" is lane 5 and (row, column) names an element. lane / 4 is the lane's *group*, lane % 4 its *quad lane*.
+// "T5" is lane 5 and (row, column) names an element. lane / 4 is the lane's *group*, lane % 4 its place in it, *t*.
 #pragma once
 #include <cstdint>
 

@@ -8,3 +8,10 @@
 #else
 #define PTX_SM90(instruction) instruction
 #endif
+
+// Of sm_90a alone (wgmma, setmaxnreg): other targets don't even assemble it.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define PTX_SM90A(instruction) instruction
+#else
+#define PTX_SM90A(instruction) __trap()
+#endif

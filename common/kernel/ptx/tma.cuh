@@ -20,6 +20,8 @@
 //   row 3 |         3   2   1   0   7   6   5   4      row 7 |         7   6   5   4   3   2   1   0     and again
 //
 // Addresses in shared memory are multiples of 128 for boxes, of 16 for rows of bytes; bytes come in multiples of 16.
+// The innermost coordinate, in bytes, is a multiple of 16 as well, also below 0 and behind the edge: else the card says "an
+// illegal instruction was encountered" (unless the whole box is outside). The other coordinates are free.
 #pragma once
 
 #include "common/kernel/ptx/sm90.cuh"

@@ -30,14 +30,6 @@
 #ifndef __CUDACC__
 #include "common/emu/instructions/wgmma.h"
 #else
-
-// Of sm_90a alone: other targets don't even assemble it.
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define PTX_SM90A(instruction) instruction
-#else
-#define PTX_SM90A(instruction) __trap()
-#endif
-
 namespace {
 template <int N, class Element>
 struct Wgmma;
