@@ -80,6 +80,7 @@ struct Warpgroup {
     mbarrier_arrive_expect(&shared.q_full, S::kQBytes);
     tma_load(shared.q, &params.q_map, &shared.q_full, 0, tile.first_row, 0, tile.batch_head);
   }
+
   // S = Q K^T
   __device__ __forceinline__ void issue_scores(int buffer) {
     const uint64_t k = k_first + buffer * bytes_on(S::kTileBytes);
@@ -114,6 +115,7 @@ struct Warpgroup {
     wgmma_wait<0>();
     pin(o_acc);
   }
+
   // Where some row of the warp has outgrown its maximum, moves the maxima and rescales sums and O to them. Maxima are
   // scaled and base 2, as in the exponent.
   __device__ __forceinline__ void move_maxima() {
@@ -146,10 +148,8 @@ struct Warpgroup {
     }
   }
   __device__ __forceinline__ void clear_rows() {
-    for (int i = 0; i < 2; ++i) {
-      row_max[i] = kLowest;
-      row_sum[i] = 0.f;
-    }
+    row_max[0] = row_max[1] = kLowest;
+    row_sum[0] = row_sum[1] = 0.f;
 #pragma unroll
     for (float& o : o_acc) o = 0.f;
   }
@@ -199,7 +199,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) wgmma_kernel(const __grid_cons
   Shared<S>& shared = *dynamic_shared_tiles<Shared<S>>();
   Problem problem = params.problem;
   problem.causal = S::kCausal;                                                // nothing new, but the compiler knows it
-  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: it is one for the warp
+  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: a warp has one
   if (threadIdx.x == 0) {
     mbarrier_init(&shared.q_full, 1);
     for (int i = 0; i < kBuffers; ++i) {

@@ -105,6 +105,7 @@ struct Consumer {
     if (threadIdx.x % kWarpgroup == 0) ring.release();  // @release
     ring.next();
   }
+
   // S = Q K^T
   __device__ __forceinline__ void issue_scores() {
     const uint64_t k = k_first + k_ring.buffer * bytes_on(S::kTileBytes);
@@ -140,6 +141,7 @@ struct Consumer {
     pin(o_acc);
     release(v_ring);
   }
+
   // Where some row of the warp has outgrown its maximum, moves the maxima and rescales sums and O to them. Maxima are
   // scaled and base 2, as in the exponent.
   __device__ __forceinline__ void move_maxima() {
@@ -172,10 +174,8 @@ struct Consumer {
     }
   }
   __device__ __forceinline__ void clear_rows() {
-    for (int i = 0; i < 2; ++i) {
-      row_max[i] = kLowest;
-      row_sum[i] = 0.f;
-    }
+    row_max[0] = row_max[1] = kLowest;
+    row_sum[0] = row_sum[1] = 0.f;
 #pragma unroll
     for (float& o : o_acc) o = 0.f;
   }
@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) specialised_kernel(const __gri
   Shared<S>& shared = *dynamic_shared_tiles<Shared<S>>();
   Problem problem = params.problem;
   problem.causal = S::kCausal;                                                // nothing new, but the compiler knows it
-  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: it is one for the warp
+  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: a warp has one
   if (threadIdx.x == 0) {
     mbarrier_init(&shared.q_full, 1);
     init_ring(shared.k_full, shared.k_empty, S::kConsumers);

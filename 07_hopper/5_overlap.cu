@@ -203,6 +203,7 @@ struct Consumer {
     release(k_ring);
     release(v_ring);
   }
+
   // Where some row of the warp has outgrown its maximum, moves the maxima and rescales sums and O to them. Maxima are
   // scaled and base 2, as in the exponent.
   __device__ __forceinline__ void move_maxima() {
@@ -236,10 +237,8 @@ struct Consumer {
   }
   // A query tile's first.
   __device__ __forceinline__ void first_weights() {
-    for (int i = 0; i < 2; ++i) {
-      row_max[i] = kLowest;
-      row_sum[i] = 0.f;
-    }
+    row_max[0] = row_max[1] = kLowest;
+    row_sum[0] = row_sum[1] = 0.f;
 #pragma unroll
     for (float& o : o_acc) o = 0.f;
     if (tile.key_tiles > whole) mask_scores(s_acc, problem, first_row, (tile.key_tiles - 1) * kBlockN);
@@ -302,7 +301,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) overlap_kernel(const __grid_co
   Shared<S>& shared = *dynamic_shared_tiles<Shared<S>>();
   Problem problem = params.problem;
   problem.causal = S::kCausal;                                                // nothing new, but the compiler knows it
-  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: it is one for the warp
+  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: a warp has one
   if (threadIdx.x == 0) {
     init_ring(shared.q_full, shared.q_empty, S::kConsumers * 4);
     init_ring(shared.k_full, shared.k_empty, S::kConsumers);

@@ -162,9 +162,8 @@ struct Consumer {
     whole = flash::visible_keys(problem, first_row) / kBlockN;
     if constexpr (S::kKeepQ) {
       for (int step = 0; step < kHeadDim / kWgmmaK; ++step) {
-        auto& slab = shared.q[q_ring.buffer][step / 4];
-        const int row = consumer * kWgmmaM + warp * 16 + lane % 16;
-        ldmatrix_x4(q_frag[step], slab_chunk(slab, row, step % 4 * 2 + lane / 16));
+        const int row = consumer * kWgmmaM + warp * 16 + lane % 16, chunk = step % 4 * 2 + lane / 16;
+        ldmatrix_x4(q_frag[step], slab_chunk(shared.q[q_ring.buffer][step / 4], row, chunk));
       }
       release_q();
     }
@@ -252,8 +251,7 @@ struct Consumer {
   }
   // The weights P = 2^(S - maximum), packed as an operand, and this lane's share of their sums.
   __device__ __forceinline__ void tile_weights(float (&sum)[2]) {
-    sum[0] = 0.f;
-    sum[1] = 0.f;
+    sum[0] = sum[1] = 0.f;
 #pragma unroll
     for (int n = 0; n < kBlockN / 8; ++n) {
       float weights[4];
@@ -268,10 +266,9 @@ struct Consumer {
   }
   // A query tile's first weights.
   __device__ __forceinline__ void first_weights() {
-    float unused[2];
-    row_max[0] = kLowest;
-    row_max[1] = kLowest;
+    row_max[0] = row_max[1] = kLowest;
     if (seen > whole) mask_scores(s_acc, problem, first_row, (seen - 1) * kBlockN);
+    float unused[2];
     move_maxima(unused);
     tile_weights(row_sum);
 #pragma unroll
@@ -349,7 +346,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) keep_q_kernel(const __grid_con
   Shared<S>& shared = *dynamic_shared_tiles<Shared<S>>();
   Problem problem = params.problem;
   problem.causal = S::kCausal;                                                // nothing new, but the compiler knows it
-  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: it is one for the warp
+  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: a warp has one
   if (threadIdx.x == 0) {
     init_ring(shared.q_full, shared.q_empty, S::kConsumers * 4);
     init_ring(shared.k_full, shared.k_empty, S::kConsumers);

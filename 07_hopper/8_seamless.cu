@@ -1,11 +1,10 @@
 // 07.8 seamless: no seam between query tiles.
 //
-// Idea: at the end of a query tile the tensor cores had nothing to do but its last P V, and at the next one's begin but
-//   its first Q K^T. Now the two go out together, like those of neighbouring key tiles: a block computes one long row of
-//   key tiles, and O leaves while the next tile's first scores are already there.
+// Idea: the end of a query tile left the tensor cores its last P V alone, and the next one's begin its first Q K^T. Now
+//   the two go out together, as those of neighbouring key tiles do, and O leaves beside the next tile's products.
 // Global memory: as 07.7.
-// Limits: as 07.7. Not at head_dim 256, whose Q has one buffer and no registers; nor at head_dim 128 when causal, where to
-//   wait for the next tile's Q and K costs more than the seam.
+// Limits: as 07.7. Not at head_dim 256, whose Q has one buffer and no registers; nor at head_dim 128 when causal, where
+//   waiting for the next tile's Q and K costs more than the seam.
 #include "common/kernel/accumulators.cuh"
 #include "common/kernel/attention_params.cuh"
 #include "common/kernel/cuda.cuh"
@@ -39,7 +38,7 @@ struct Shape {
   static constexpr int kConsumers = kHeadDim == 64 ? 3 : 2, kThreads = (kConsumers + 1) * kWarpgroup;
   static constexpr int kBlockM = kConsumers * kWgmmaM, kBlockN = kHeadDim == 256 ? 64 : 128;
   static constexpr int kSlabs = kHeadDim / 64, kQBytes = kBlockM * kHeadDim * 2, kTileBytes = kBlockN * kHeadDim * 2;
-  // Registers a thread: at most 512 over all warpgroups.
+  // Registers a thread: 512 at most over all warpgroups.
   static constexpr int kProducerRegisters = kConsumers == 2 ? 24 : 32;
   static constexpr int kConsumerRegisters = kConsumers == 2 ? 240 : 160;
   static constexpr bool kKeepQ = kHeadDim == 128;  // in registers: shared memory then feeds the products K and V alone
@@ -161,9 +160,8 @@ struct Consumer {
     whole = flash::visible_keys(problem, first_row) / kBlockN;
     if constexpr (S::kKeepQ) {
       for (int step = 0; step < kHeadDim / kWgmmaK; ++step) {
-        auto& slab = shared.q[q_ring.buffer][step / 4];
-        const int row = consumer * kWgmmaM + warp * 16 + lane % 16;
-        ldmatrix_x4(q_frag[step], slab_chunk(slab, row, step % 4 * 2 + lane / 16));
+        const int row = consumer * kWgmmaM + warp * 16 + lane % 16, chunk = step % 4 * 2 + lane / 16;
+        ldmatrix_x4(q_frag[step], slab_chunk(shared.q[q_ring.buffer][step / 4], row, chunk));
       }
       release_q();
     }
@@ -251,8 +249,7 @@ struct Consumer {
   }
   // The weights P = 2^(S - maximum), packed as an operand, and this lane's share of their sums.
   __device__ __forceinline__ void tile_weights(float (&sum)[2]) {
-    sum[0] = 0.f;
-    sum[1] = 0.f;
+    sum[0] = sum[1] = 0.f;
 #pragma unroll
     for (int n = 0; n < kBlockN / 8; ++n) {
       float weights[4];
@@ -267,10 +264,9 @@ struct Consumer {
   }
   // A query tile's first weights.
   __device__ __forceinline__ void first_weights() {
-    float unused[2];
-    row_max[0] = kLowest;
-    row_max[1] = kLowest;
+    row_max[0] = row_max[1] = kLowest;
     if (seen > whole) mask_scores(s_acc, problem, first_row, (seen - 1) * kBlockN);
+    float unused[2];
     move_maxima(unused);
     tile_weights(row_sum);
 #pragma unroll
@@ -364,7 +360,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) seamless_kernel(const __grid_c
   Shared<S>& shared = *dynamic_shared_tiles<Shared<S>>();
   Problem problem = params.problem;
   problem.causal = S::kCausal;                                                // nothing new, but the compiler knows it
-  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: it is one for the warp
+  const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: a warp has one
   if (threadIdx.x == 0) {
     init_ring(shared.q_full, shared.q_empty, S::kConsumers * 4);
     init_ring(shared.k_full, shared.k_empty, S::kConsumers);
