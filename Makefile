@@ -83,7 +83,7 @@ RUN := $(HOST)/common/run/run.o
 HARNESS := $(filter-out $(RUN),$(call host_objects,$(patsubst %,common/%/*.cpp,base problem check device kernel run)))
 EMU_BACKEND := $(call host_objects,$(patsubst %,common/emu/%/*.cpp,run watch instructions))
 # What a step as a shared library is linked with, for common/bench/peers.py.
-LIBRARY := $(patsubst %.cpp,%.pic.o,$(wildcard common/kernel/*.cpp common/problem/problem.cpp common/run/forward_step.cpp common/bench/step_library.cpp))
+LIBRARY := $(patsubst %.cpp,%.pic.o,$(wildcard common/kernel/*.cpp common/device/tensor_layout.cpp common/problem/problem.cpp common/run/forward_step.cpp common/bench/step_library.cpp))
 TEST_MAIN := $(HOST)/common/tests/main.o $(HOST)/common/tests/step_tests.o
 # Tests with kernels of their own: common/tests/emu_*.cpp for the CPU back end, common/tests/*_test.cu for both; other
 # .cu files there hold kernels for them.

@@ -29,8 +29,8 @@ using flash::Problem;
 constexpr const char* kName = "07_hopper/1_tma";
 constexpr unsigned kAllLanes = 0xffffffffu;
 constexpr float kLn2 = 0.69314718f;
-constexpr float kRescaleAbove = 8.f;  // @constants: in the exponent: P may grow to 2^8 before its maximum moves
-constexpr float kLowest = -3e38f;     // where maxima start: finite, so that no -inf - -inf can arise
+constexpr float kRescaleAbove = 8.f;              // in the exponent: P may grow to 2^8 before its maximum moves
+constexpr float kLowest = -3e38f;                 // where maxima start: finite, so that no -inf - -inf can arise
 constexpr int kMmaM = 16, kMmaN = 8, kMmaK = 16;  // the shape of an mma: C is 16 x 8, A has 16 columns
 
 // Query rows and keys per tile. As many keys as the registers for S allow beside those for O.
@@ -58,29 +58,32 @@ constexpr int kSlab = 64;
 
 __host__ __device__ constexpr int tile_bytes(int rows, int head_dim) { return rows * head_dim * 2; }
 __host__ __device__ constexpr int shared_bytes(int head_dim) {
-  return tile_bytes(kBlockM + 2 * kBuffers * block_n(head_dim), head_dim) + kBuffers * int(sizeof(uint64_t));
+  return tile_bytes(kBlockM + 2 * kBuffers * block_n(head_dim), head_dim);
 }
 
 // Where 16-byte chunk `chunk` of row `row` lies in a tile of kRows rows, in elements.
 template <int kRows>
 __device__ __forceinline__ int swizzle(int row, int chunk) {
-  return (chunk / 8 * kRows + row) * kSlab + (chunk % 8 ^ row % 8) * 8;
+  return (chunk / 8 * kRows + row) * kSlab + (chunk % 8 ^ row % 8) * 8;  // @swizzle
 }
 
 // A lane that reads the first 16 columns of a tile at `first` reads those of k16 step `step` here: one xor in a slab.
 template <int kRows>
 __device__ __forceinline__ int at_step(int first, int step) {
-  return step / 4 * kRows * kSlab + (first ^ step % 4 * kMmaK);
+  return step / 4 * kRows * kSlab + (first ^ step % 4 * kMmaK);  // @step
 }
 
-// Asks for the tiles of K and V that begin with key `first_key`. They count at `landed`, in whole boxes: past the last
-// key zeros land.
+// Asks for tile `key_tile` of K and of V. Their bytes count at the buffer's mbarrier, in whole boxes: past the last key
+// zeros land.
 template <int kHeadDim, class Element>
-__device__ __forceinline__ void ask_for_keys(Element* k_tile, Element* v_tile, const CUtensorMap& k_map,
-                                             const CUtensorMap& v_map, uint64_t* landed, int first_key, int kv_head) {
-  mbarrier_arrive_expect(landed, 2 * tile_bytes(block_n(kHeadDim), kHeadDim));  // @expect
-  tma_load(k_tile, &k_map, landed, 0, first_key, 0, kv_head);
-  tma_load(v_tile, &v_map, landed, 0, first_key, 0, kv_head);
+__device__ __forceinline__ void ask_for_keys(Element* k_tiles, Element* v_tiles, uint64_t* full,
+                                             const CUtensorMap& k_map, const CUtensorMap& v_map, int key_tile,
+                                             int kv_head) {
+  constexpr int kBlockN = block_n(kHeadDim);
+  const int buffer = key_tile % kBuffers, to = buffer * kBlockN * kHeadDim, first_key = key_tile * kBlockN;
+  mbarrier_arrive_expect(&full[buffer], 2 * tile_bytes(kBlockN, kHeadDim));  // @ask
+  tma_load(k_tiles + to, &k_map, &full[buffer], 0, first_key, 0, kv_head);
+  tma_load(v_tiles + to, &v_map, &full[buffer], 0, first_key, 0, kv_head);
 }
 
 // One k16 step of the warp's rows of Q.
@@ -140,14 +143,14 @@ __device__ __forceinline__ void move_maxima(const float (&s_acc)[kTilesM][kTiles
       outgrown |= tile_max[m][i] * scale_log2 - kRescaleAbove > row_max[m][i];
     }
   }
-  if (!__any_sync(kAllLanes, outgrown)) return;  // @vote
+  if (!__any_sync(kAllLanes, outgrown)) return;
   for (int m = 0; m < kTilesM; ++m) {
     for (int i = 0; i < 2; ++i) {
       float new_max = tile_max[m][i];
       new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 1));  // the four lanes of a group share the row
       new_max = fmaxf(new_max, __shfl_xor_sync(kAllLanes, new_max, 2));
       new_max = fmaxf(new_max * scale_log2, row_max[m][i]);
-      const float rescale = ex2(row_max[m][i] - new_max);  // @rescale
+      const float rescale = ex2(row_max[m][i] - new_max);
       row_max[m][i] = new_max;
       row_sum[m][i] *= rescale;
       for (int n = 0; n < kTilesD; ++n) {
@@ -166,7 +169,7 @@ __device__ __forceinline__ void step_weights(uint32_t (&p_frag)[kTilesM][4], flo
   for (int m = 0; m < kTilesM; ++m) {
     for (int half = 0; half < 2; ++half) {  // 8 keys each
       float weights[4];
-      for (int e = 0; e < 4; ++e) {  // @weights
+      for (int e = 0; e < 4; ++e) {
         weights[e] = ex2(s_acc[m][2 * step + half][e] * scale_log2 - row_max[m][e / 2]);
       }
       row_sum[m][0] += weights[0] + weights[1];
@@ -255,7 +258,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   Element* shared = dynamic_shared_tiles<Element>();  // [kHeadDim / 64][kBlockM][64] of Q, then …
   Element* k_tiles = shared + kKeys;                  // [kBuffers][kHeadDim / 64][kBlockN][64]
   Element* v_tiles = shared + kValues;                // [kBuffers][kHeadDim / 64][kBlockN][64]
-  uint64_t* landed = reinterpret_cast<uint64_t*>(v_tiles + kBuffers * kTile);  // [kBuffers]: mbarriers
+  __shared__ uint64_t full[kBuffers];                 // mbarriers: K and V of this buffer have landed
   const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
   const int group = lane / 4, t = lane % 4;  // the lane's place in the lane map
 
@@ -271,20 +274,18 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   const int first_row = query_tile * kBlockM, warp_row = first_row + warp * kWarpRows;
   const float scale_log2 = problem.softmax_scale * kLog2e;
 
-  // Key tiles are walked from the last to the first. The first phase of all brings Q as well.
+  // Key tiles are walked from the last to the first. The first of all comes with Q.
   const int last_tile = key_tiles_seen(problem, query_tile) - 1;
   if (threadIdx.x == 0 && last_tile >= 0) {
-    for (int buffer = 0; buffer < kBuffers; ++buffer) mbarrier_init(&landed[buffer], 1);
+    for (int buffer = 0; buffer < kBuffers; ++buffer) mbarrier_init(&full[buffer], 1);
     mbarrier_init_fence();  // @init
-    const int buffer = last_tile % kBuffers;
-    mbarrier_expect(&landed[buffer], tile_bytes(kBlockM, kHeadDim));
-    tma_load(shared, &q_map, &landed[buffer], 0, first_row, 0, batch_head);
-    ask_for_keys<kHeadDim>(k_tiles + buffer * kTile, v_tiles + buffer * kTile, k_map, v_map, &landed[buffer],
-                           last_tile * kBlockN, kv_head);
+    mbarrier_expect(&full[last_tile % kBuffers], tile_bytes(kBlockM, kHeadDim));
+    tma_load(shared, &q_map, &full[last_tile % kBuffers], 0, first_row, 0, batch_head);
+    ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, last_tile, kv_head);
   }
 
   // Where this lane reads `shared` with ldmatrix: its row of the first 16 x 16 patch of Q, of K and of V.
-  const int q_at = swizzle<kBlockM>(warp * kWarpRows + lane % 16, lane / 16);  // @lane-places
+  const int q_at = swizzle<kBlockM>(warp * kWarpRows + lane % 16, lane / 16);
   const int k_at = kKeys + swizzle<kBlockN>(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   const int v_at = kValues + swizzle<kBlockN>(lane % 16, lane / 16);
 
@@ -300,20 +301,19 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   __syncthreads();  // the mbarriers are initialised
   uint32_t q_frag[kStepsD][kTilesM][4];
   if (keeps_q(kHeadDim) && last_tile >= 0) {
-    mbarrier_wait(&landed[last_tile % kBuffers], 0);
+    mbarrier_wait(&full[last_tile % kBuffers], 0);
     for (int step = 0; step < kStepsD; ++step) load_q<kHeadDim>(q_frag[step], shared, q_at, step);
   }
 
 #pragma unroll 1
   for (int key_tile = last_tile; key_tile >= 0; --key_tile) {
-    const int first_key = key_tile * kBlockN, buffer = key_tile % kBuffers, other = 1 - buffer;
-    const int phase = (last_tile - key_tile) / kBuffers;  // of this buffer's mbarrier
+    const int first_key = key_tile * kBlockN, buffer = key_tile % kBuffers;
+    const int phase = (last_tile - key_tile) / kBuffers;  // @phase: of this buffer's mbarrier
     __syncthreads();                                      // every warp is done with the other buffers
     if (threadIdx.x == 0 && key_tile > 0) {
-      ask_for_keys<kHeadDim>(k_tiles + other * kTile, v_tiles + other * kTile, k_map, v_map, &landed[other],
-                             first_key - kBlockN, kv_head);
+      ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, key_tile - 1, kv_head);
     }
-    mbarrier_wait(&landed[buffer], phase % 2);  // @wait: this K and V are there
+    mbarrier_wait(&full[buffer], phase % 2);  // this K and V are there
 
     float s_acc[kTilesM][kBlockN / kMmaN][4] = {};
     tile_scores<kHeadDim>(s_acc, q_frag, shared, q_at, buffer * kTile + k_at);
@@ -330,7 +330,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
 // The map of [batch * heads, seqlen, head_dim], for boxes of `rows` rows: each slab is a dimension outside of the rows.
 template <class Element>
 CUtensorMap map_of(const void* data, const Problem& p, int heads, int seqlen, int rows) {
-  const long long row_bytes = 2 * p.head_dim, slabs = p.head_dim / kSlab;
+  const long long row_bytes = 2 * p.head_dim, slabs = p.head_dim / kSlab;  // @map
   return make_tensor_map(static_cast<const Element*>(data), {kSlab, seqlen, slabs, p.batch * heads},
                          {row_bytes, 2 * kSlab, seqlen * row_bytes}, {kSlab, rows, slabs, 1}, Swizzle::bytes128);
 }

@@ -1,6 +1,8 @@
 """Keeps the documents true, in every *.md of the repository:
 - a fenced block whose info string has file=PATH occurs in that file, verbatim but for labels (```cpp file=00_naive/naive.cu);
 - where a report is quoted, "naive.cu:42" and the line of code that it shows, the kernel has that line there;
+- a block marked report=PATH is what ./run says of that kernel broken: without the line that the excerpt before it shows, or
+  with the lines of a ```cpp instead``` block there. The command before it has ./run's options, "..." stands for what is left out;
 - a relative link leads to a file that exists, and its #anchor to a heading (or an id) of it;
 - "39 lines that went and 25 that came" is what `make diff` counts, and the command stands before it in its paragraph;
 - a block marked ```sh run``` runs, on the CPU back end, from the repository's root, and ends with status 0.
@@ -15,6 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path.insert(0, os.path.join(ROOT, "common", "exercises"))
 sys.dont_write_bytecode = True
 
+from judge import build
 from labels import without_labels
 
 TIME_LIMIT = 120  # seconds a block of shell commands may take, on a slow machine
@@ -105,6 +108,38 @@ def check_quoted_lines(document, line, content):
                 (f", which is line {found[0]}" if found else ", and there is no such line"))
 
 
+def check_report(document, line, blocks, info, content):
+    """`blocks`: those before it in the document."""
+    kernel = re.search(r"\breport=(\S+)", info)[1]
+    where = f"{document}:{line} quotes a report of {kernel}"
+    excerpt = max((n for n, block in enumerate(blocks) if block[1] == f"cpp file={kernel}"), default=None)
+    commands = [c.split() for _, i, text in blocks if i.startswith("sh") for c in text.split("\n") if c.startswith("./run")]
+    if excerpt is None or not commands:
+        return verdict(False, f"{where}, and no excerpt of it, or no ./run, stands before")
+    gone, come = blocks[excerpt][2].split("\n"), [text for _, i, text in blocks[excerpt:] if i == "cpp instead"]
+    lines = read(kernel).split("\n")
+    at = next((n for n in range(len(lines)) if list(map(without_labels, lines[n : n + len(gone)])) == gone), None)
+    if at is None:
+        return  # check_excerpt has said so
+    lines[at : at + len(gone)] = come[-1].split("\n") if come else []
+    source, out = "build/docs/broken.cu", "build/docs/broken"
+    os.makedirs(os.path.join(ROOT, "build/docs"), exist_ok=True)
+    with open(os.path.join(ROOT, source), "w", encoding="utf-8") as file:
+        file.write("\n".join(lines))
+    built, said = build(source, kernel[: -len(".cu")], out, "watched.run", env=environment())
+    if not built:
+        return verdict(False, f"{where}, and broken so it doesn't build: {said}")
+    result = subprocess.run([f"{out}/watched.run", *commands[-1][1:]], cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIME_LIMIT)
+    output, at = " ".join(result.stdout.replace(source, kernel).split()), 0
+    for piece in re.split(r"(?m)^\.\.\.$", content):
+        piece = " ".join(piece.split())
+        at = output.find(piece, at)
+        if at < 0:
+            return verdict(False, f"{where} that says\n  {piece}\nand what is said is\n  {output}")
+    verdict(True, "")
+
+
 def check_link(document, target):
     if re.match(r"[a-z][a-z0-9+.-]*:", target) or target.startswith("//"):
         return  # elsewhere on the net
@@ -151,12 +186,14 @@ def main():
     link_before = os.readlink(os.path.join(ROOT, "run")) if os.path.islink(os.path.join(ROOT, "run")) else None
     for document in documents():
         blocks, prose = fenced_blocks(read(document))
-        for line, info, content in blocks:
+        for number, (line, info, content) in enumerate(blocks):
             check_quoted_lines(document, line, content)
             if info == "unclosed":
                 verdict(False, f"{document}:{line} opens a block that is never closed")
             if re.search(r"\bfile=", info):
                 check_excerpt(document, line, info, content)
+            if re.search(r"\breport=", info):
+                check_report(document, line, blocks[:number], info, content)
             if re.match(r"(sh|bash)\s+run\b", info):
                 run_block(document, line, content)
         for paragraph in (" ".join(p.split()) for p in re.split(r"\n\s*\n", read(document))):
