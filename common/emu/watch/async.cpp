@@ -112,8 +112,9 @@ void MemoryWatcher::fence_async(Thread& thread) {
 }
 
 void MemoryWatcher::fence_mbarrier_init(Thread& thread) {
-  for (WatchedMbarrier& b : mbarriers_) {
-    if ((b.init.who & kThreadMask) == thread.linear) b.init_fence = {clock_.now, b.init.who};
+  for (WatchedMbarrier& b : mbarriers_) {  // the first fence counts: who knows of it needn't know of later ones
+    const bool is_mine = (b.init.who & kThreadMask) == thread.linear;
+    if (is_mine && b.init_fence.time == 0) b.init_fence = {clock_.now, b.init.who};
   }
   ++clock_.now;
 }
