@@ -6,8 +6,9 @@
 //   lie there as an operand does, so P V takes it as they are.
 //   Thread 0 asks for the next key tile while both warpgroups, of 64 rows each, multiply this one.
 // Global memory: as 07.1.
-// Limits: fp16 and bf16, head_dim 64, 128 or 256, compute capability 9.0 and no other. 80 to 192 KB of shared memory, one
-//   block of 256 threads an SM. A warp has two jobs, and all wait for the slowest at each key tile: see 07.3.
+// Limits: fp16 and bf16, head_dim 64, 128 or 256, compute capability 9.0 and no other. 80, 160 and 192 KB of shared memory:
+//   one block of 256 threads an SM, two at head_dim 64. A warp has two jobs, and all wait for the slowest at each key
+//   tile: see 07.3.
 #include "common/kernel/accumulators.cuh"
 #include "common/kernel/attention_params.cuh"
 #include "common/kernel/cuda.cuh"

@@ -100,7 +100,7 @@ struct Consumer {
                                       const QueryTile& tile, int first_row)
       : params(params), problem(problem), shared(shared), tile(tile), first_row(first_row) {}
 
-  // The products with this tile of K or V are done, in all warps.
+  // This consumer's products with the tile of K or V are done: one thread says so for all.
   __device__ __forceinline__ void release(Ring<kBuffers>& ring) {
     if (threadIdx.x % kWarpgroup == 0) ring.release();  // @release
     ring.next();

@@ -126,7 +126,7 @@ struct Consumer {
                                       int consumer)
       : params(params), problem(problem), shared(shared), consumer(consumer) {}
 
-  // The products with this tile of K or V are done, in all warps.
+  // This consumer's products with the tile of K or V are done: one thread says so for all.
   __device__ __forceinline__ void release(Ring<kBuffers>& ring) {
     if (threadIdx.x % kWarpgroup == 0) ring.release();  // @release
     ring.next();

@@ -139,7 +139,7 @@ struct Consumer {
   __device__ __forceinline__ void take_turn() { named_sync(1 + consumer, 2 * kWarpgroup); }
   __device__ __forceinline__ void pass_turn() { named_arrive(1 + (consumer + 1) % S::kConsumers, 2 * kWarpgroup); }
 
-  // The products with this tile of K or V are done, in all warps.
+  // This consumer's products with the tile of K or V are done: one thread says so for all.
   __device__ __forceinline__ void release(Ring<kBuffers>& ring) {
     if (threadIdx.x % kWarpgroup == 0) ring.release();  // @release
     ring.next();

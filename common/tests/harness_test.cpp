@@ -197,6 +197,23 @@ TEST_CASE("a step gets NaN outputs, an aligned workspace, and its results come b
   CHECK(device_ledger().empty());
 }
 
+TEST_CASE("a step finds zeros where its plan asks for them, and NaN in the rest of its workspace") {
+  StepInfo step = copy_step();
+  step.plan = [](const Problem& p, const Device& device) {
+    Plan plan = copy_step().plan(p, device);
+    plan.zeroed_bytes = 8;
+    return plan;
+  };
+  step.forward = [](const ForwardArgs& a, const Plan& plan, void* workspace, Stream stream) {
+    const auto* bytes = static_cast<const unsigned char*>(workspace);
+    for (size_t i = 0; i < plan.workspace_bytes; ++i) CHECK(int(bytes[i]) == (i < 8 ? 0 : 0xff));
+    copy_v(a, plan, workspace, stream);
+  };
+  const Problem p = small_problem();
+  Execution execution(step, p, make_inputs(p, Direction::forward, Dist::normal, 1));
+  execution.run();
+}
+
 TEST_CASE("a step is refused by name where it can't take the problem") {
   Problem p = small_problem();
   p.head_dim = 64;
