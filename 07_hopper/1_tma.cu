@@ -274,14 +274,17 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   const int first_row = query_tile * kBlockM, warp_row = first_row + warp * kWarpRows;
   const float scale_log2 = problem.softmax_scale * kLog2e;
 
-  // Key tiles are walked from the last to the first. The first of all comes with Q.
+  // Key tiles are walked from the last to the first. Q comes with the first of all. Every buffer is empty, so as many
+  // tiles are asked for.
   const int last_tile = key_tiles_seen(problem, query_tile) - 1;
   if (threadIdx.x == 0 && last_tile >= 0) {
     for (int buffer = 0; buffer < kBuffers; ++buffer) mbarrier_init(&full[buffer], 1);
     mbarrier_init_fence();  // @init
     mbarrier_expect(&full[last_tile % kBuffers], tile_bytes(kBlockM, kHeadDim));
     tma_load(shared, &q_map, &full[last_tile % kBuffers], 0, first_row, 0, batch_head);
-    ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, last_tile, kv_head);
+    for (int key_tile = last_tile; key_tile >= 0 && key_tile > last_tile - kBuffers; --key_tile) {
+      ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, key_tile, kv_head);
+    }
   }
 
   // Where this lane reads `shared` with ldmatrix: its row of the first 16 x 16 patch of Q, of K and of V.
@@ -309,11 +312,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   for (int key_tile = last_tile; key_tile >= 0; --key_tile) {
     const int first_key = key_tile * kBlockN, buffer = key_tile % kBuffers;
     const int phase = (last_tile - key_tile) / kBuffers;  // @phase: of this buffer's mbarrier
-    __syncthreads();                                      // every warp is done with the other buffers
-    if (threadIdx.x == 0 && key_tile > 0) {
-      ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, key_tile - 1, kv_head);
-    }
-    mbarrier_wait(&full[buffer], phase % 2);  // this K and V are there
+    mbarrier_wait(&full[buffer], phase % 2);              // this K and V are there
 
     float s_acc[kTilesM][kBlockN / kMmaN][4] = {};
     tile_scores<kHeadDim>(s_acc, q_frag, shared, q_at, buffer * kTile + k_at);
@@ -322,6 +321,10 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
     }
     move_maxima(s_acc, row_max, row_sum, o_acc, scale_log2);
     accumulate_pv<kHeadDim>(o_acc, row_sum, s_acc, row_max, scale_log2, shared, buffer * kTile + v_at);
+    __syncthreads();  // every warp is done with this K and V
+    if (threadIdx.x == 0 && key_tile >= kBuffers) {
+      ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, key_tile - kBuffers, kv_head);
+    }
   }
   write_rows<kHeadDim>(o_acc, row_max, row_sum, problem, warp_row, lane, shared + warp * kWarpRows * kSlab, o,
                        softmax_lse);
