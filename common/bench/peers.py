@@ -131,7 +131,7 @@ class ByTurns:
         def ready(forward, *tensors):
             step = PreparedStep(library, shape, dtype, forward)
             prepared.append(step)
-            workspace = torch.empty(max(step.workspace_bytes, 1), dtype=torch.uint8, device="cuda")
+            workspace = torch.zeros(max(step.workspace_bytes, 1), dtype=torch.uint8, device="cuda")
             addresses = pointers(*(t.data_ptr() for t in tensors))
             return Work(lambda held=(tensors, workspace): step.call(addresses, held[1].data_ptr(), stream))
 

@@ -41,6 +41,8 @@ struct Counts {
   uint64_t tma_global_bytes = 0, tma_shared_bytes = 0;
   uint64_t mbarrier_arrivals = 0, mbarrier_waits = 0;  // a thread at a time
   uint64_t named_barriers = 0;                         // sync and arrive, a warp at a time
+  uint64_t wgmmas = 0, wgmma_flops = 0;                // a warpgroup at a time
+  uint64_t wgmma_operand_bytes = 0;                    // of these, what the tensor cores read from shared memory
 
   Counts& operator+=(const Counts& other) {
     global_read += other.global_read, global_write += other.global_write;
@@ -52,9 +54,20 @@ struct Counts {
     tma_global_bytes += other.tma_global_bytes, tma_shared_bytes += other.tma_shared_bytes;
     mbarrier_arrivals += other.mbarrier_arrivals, mbarrier_waits += other.mbarrier_waits;
     named_barriers += other.named_barriers;
+    wgmmas += other.wgmmas, wgmma_flops += other.wgmma_flops, wgmma_operand_bytes += other.wgmma_operand_bytes;
     return *this;
   }
 };
+
+// What else a kernel's wgmmas keep busy, as shares of the time that an SM's tensor cores need for them at their full rate:
+// shared memory, by whom, and the unit of the exponentials. Above 1 that, and not the tensor cores, bounds the kernel.
+// Rates of compute capability 9.0; all 0 without wgmma.
+struct ProductShares {
+  double operands = 0, tma = 0, threads = 0;  // shared memory: wgmma's operands, the copy engine, ordinary accesses
+  double exps = 0;
+  double shared() const { return operands + tma + threads; }
+};
+ProductShares product_shares(const Counts&);
 
 struct LineCounts {
   std::string file;

@@ -134,6 +134,12 @@ void print_lines(std::ostream& out, const KernelCounts& kernel) {
   }
 }
 
+std::string percent(double share) {
+  char text[16];
+  std::snprintf(text, sizeof text, "%.0f %%", 100 * share);
+  return text;
+}
+
 // ---- JSON -----------------------------------------------------------------------------------------------------------
 
 std::string quoted(const std::string& text) {
@@ -159,6 +165,11 @@ class JsonObject {
     text_ += (text_.empty() ? "" : ", ") + quoted(key) + ": " + value;
   }
   void add(const std::string& key, uint64_t value) { add_raw(key, std::to_string(value)); }
+  void add(const std::string& key, double value) {
+    char text[32];
+    std::snprintf(text, sizeof text, "%.6g", value);
+    add_raw(key, text);
+  }
   void add(const std::string& key, const std::string& value) { add_raw(key, quoted(value)); }
   std::string text() const { return "{" + text_ + "}"; }
 
@@ -201,9 +212,35 @@ void add_counts(JsonObject& json, const Counts& c) {
   json.add("mbarrier_arrivals", c.mbarrier_arrivals);
   json.add("mbarrier_waits", c.mbarrier_waits);
   json.add("named_barriers", c.named_barriers);
+  json.add("wgmmas", c.wgmmas);
+  json.add("wgmma_flops", c.wgmma_flops);
+  json.add("wgmma_operand_bytes", c.wgmma_operand_bytes);
+}
+
+std::string product_shares_json(const Counts& c) {
+  if (c.wgmma_flops == 0) return "null";
+  const ProductShares shares = product_shares(c);
+  JsonObject json;
+  json.add("operands", shares.operands);
+  json.add("tma", shares.tma);
+  json.add("threads", shares.threads);
+  json.add("exps", shares.exps);
+  return json.text();
 }
 
 }  // namespace
+
+ProductShares product_shares(const Counts& c) {
+  constexpr double kFlopsAClock = 4096, kSharedBytesAClock = 128, kExpsAClock = 16;
+  ProductShares shares;
+  if (c.wgmma_flops == 0) return shares;
+  const double clocks = double(c.wgmma_flops) / kFlopsAClock;
+  shares.operands = double(c.wgmma_operand_bytes) / kSharedBytesAClock / clocks;
+  shares.tma = double(c.tma_shared_bytes) / kSharedBytesAClock / clocks;
+  shares.threads = double(c.shared_read.wavefronts + c.shared_write.wavefronts) / clocks;
+  shares.exps = double(c.exps) / kExpsAClock / clocks;
+  return shares;
+}
 
 void print_watch_report(std::ostream& out, const WatchReport& report) {
   if (!report.watched) {
@@ -254,9 +291,17 @@ void print_watch_report(std::ostream& out, const WatchReport& report) {
     add(c.mbarrier_arrivals, "mbarrier arrivals");
     add(c.mbarrier_waits, "waits");
     add(c.named_barriers, "named barriers");
+    add(c.wgmmas, "wgmma");
+    add(c.wgmma_flops, "FLOP by wgmma");
+    add(c.wgmma_operand_bytes, "bytes of operands");
     if (text.empty()) continue;
     out << (is_first ? "\n  " : "  ") << kernel.name << ": " << text << "\n";
     is_first = false;
+    if (c.wgmma_flops == 0) continue;
+    const ProductShares shares = product_shares(c);
+    out << "  of the products' time at wgmma's full rate, shared memory needs " << percent(shares.shared())
+        << " (operands " << percent(shares.operands) << ", TMA " << percent(shares.tma) << ", threads "
+        << percent(shares.threads) << "), the exponentials " << percent(shares.exps) << "\n";
   }
   for (const KernelCounts& kernel : report.kernels) print_lines(out, kernel);
   for (const KernelCounts& kernel : report.kernels) {
@@ -327,6 +372,7 @@ std::string watch_report_json(const WatchReport& report) {
                 json.add("blocks", kernel.blocks);
                 json.add("threads", kernel.threads);
                 json.add_raw("counts", total.text());
+                json.add_raw("product_shares", product_shares_json(kernel.total));
                 json.add_raw("lines", json_array(kernel.lines, [&](const LineCounts& line) {
                                JsonObject entry;
                                entry.add("file", line.file);

@@ -37,9 +37,11 @@ struct BackwardArgs {
 struct Plan {
   std::string refusal;           // why the step can't take the problem there, as one clear sentence; "" if it can
   size_t workspace_bytes = 0;    // scratch memory beside inputs and outputs; nothing is allocated inside a timed call
+  size_t zeroed_bytes = 0;       // its first bytes, which are zeros at every call because each call leaves zeros there
   Traffic traffic;               // predicted, to the byte
   int block_m = 0, block_n = 0;  // query rows and keys of a tile; 0: no tiles
   size_t shared_bytes = 0;       // dynamic shared memory of a block of the main kernel
+  int blocks = 0;                // of the main kernel where the device decides that; 0: a matter of the problem alone
 };
 
 // The GPUs that a step's instructions run on.
@@ -62,7 +64,8 @@ struct StepInfo {
 
   // Asked only for a dtype, a head_dim and an architecture named above. nullptr: takes everything, needs nothing.
   Plan (*plan)(const Problem&, const Device&) = nullptr;
-  // Enqueue the step's kernels on the stream. `workspace` is 256-byte aligned, its content undefined.
+  // Enqueue the step's kernels on the stream. `workspace` is 256-byte aligned, its content undefined but for
+  // plan.zeroed_bytes.
   void (*forward)(const ForwardArgs&, const Plan&, void* workspace, Stream) = nullptr;
   void (*backward)(const BackwardArgs&, const Plan&, void* workspace, Stream) = nullptr;
 };

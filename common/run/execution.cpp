@@ -1,5 +1,7 @@
 #include "common/run/execution.h"
 
+#include <algorithm>
+
 #include "common/base/error.h"
 #include "common/device/counts.h"
 #include "common/device/memory.h"
@@ -28,9 +30,14 @@ struct Execution::Buffers {
     dv = std::make_unique<DeviceBuffer>("dV", v.bytes());
     d_o->copy_from_host(pack(p.dtype, in.d_o).data());
   }
-  void set_workspace(size_t bytes) {
+  void set_workspace(const Plan& plan) {
     workspace.reset();
-    if (bytes) workspace = std::make_unique<DeviceBuffer>("workspace", bytes);
+    if (plan.workspace_bytes == 0) return;
+    workspace = std::make_unique<DeviceBuffer>("workspace", plan.workspace_bytes);
+    if (plan.zeroed_bytes == 0) return;
+    std::vector<unsigned char> content(plan.workspace_bytes, 0xff);
+    std::fill_n(content.begin(), plan.zeroed_bytes, 0);
+    workspace->copy_from_host(content.data());
   }
   void* workspace_data() const { return workspace ? workspace->data() : nullptr; }
   float* lse() const { return static_cast<float*>(softmax_lse.data()); }
@@ -51,19 +58,19 @@ Execution::Execution(const StepInfo& step, const Problem& p, const Inputs& in) :
   require_memory(step, p, device);
   buffers_ = std::make_unique<Buffers>(p, in);
   if (step.direction == Direction::forward) {
-    buffers_->set_workspace(plan_.workspace_bytes);
+    buffers_->set_workspace(plan_);
     return;
   }
   Execution::Buffers& b = *buffers_;
   const StepInfo& forward = forward_for(step, p, device);
   const Plan forward_plan = plan_for(forward, p, device);
-  b.set_workspace(forward_plan.workspace_bytes);
+  b.set_workspace(forward_plan);
   forward.forward(b.forward_args(p), forward_plan, b.workspace_data(), nullptr);
   synchronize();
   reset_watch_report();  // the counts are to be those of the step alone
-  b.set_workspace(0);
+  b.set_workspace(Plan());
   b.add_gradients(p, in);
-  b.set_workspace(plan_.workspace_bytes);
+  b.set_workspace(plan_);
 }
 
 Execution::~Execution() = default;

@@ -676,6 +676,113 @@ void run_product(bool faulty) {
   flash::synchronize();
 }
 
+// Accumulators and A from registers: D = A B, twice D, D += A' B.
+enum class Fragments { correct, read_early, written_early, a_written_early, never_fenced, scaled, packed_late };
+template <Fragments kKind>
+__device__ void multiply_from_registers(const CUtensorMap* map, float* out) {
+  unsigned char* b = dynamic_shared_tiles<unsigned char>();
+  __shared__ uint64_t full;
+  const int t = threadIdx.x;
+  init(&full, 1);
+  if (t == 0) {
+    mbarrier_arrive_expect(&full, kMatrixBytes);
+    tma_load(b, map, &full, 0, 0);
+  }
+  mbarrier_wait(&full, 0);
+  const uint64_t b_at = wgmma_descriptor(b, Swizzle::bytes128, 16, 1024);
+  float d[kSide / 2];
+  uint32_t a[2][4];
+  for (int i = 0; i < 4; ++i) a[0][i] = a[1][i] = uint32_t(t);
+  if (kKind != Fragments::never_fenced) wgmma_fence();
+  if (kKind == Fragments::packed_late) a[0][2] = 0;
+  Wgmma<kSide, __nv_bfloat16>::template rs<0>(d, a[0], b_at, 0);
+  wgmma_commit();
+  if (kKind == Fragments::read_early) out[t] = d[1];
+  if (kKind == Fragments::written_early) d[1] = 0;
+  if (kKind == Fragments::a_written_early) a[0][2] = 0;
+  wgmma_wait<0>();
+  pin(d);
+  for (float& x : d) x *= 2;
+  if (kKind != Fragments::never_fenced && kKind != Fragments::scaled) wgmma_fence();
+  Wgmma<kSide, __nv_bfloat16>::template rs<0>(d, a[1], b_at + 2, 1);
+  wgmma_commit();
+  wgmma_wait<0>();
+  pin(d);
+  out[t] = d[0] + float(a[0][2]);
+}
+#define FRAGMENTS(name, kind)                                                           \
+  template <bool kFaulty>                                                               \
+  __global__ void name(const __grid_constant__ CUtensorMap map, float* out) {           \
+    multiply_from_registers<kFaulty ? Fragments::kind : Fragments::correct>(&map, out); \
+  }
+FRAGMENTS(accumulator_read_early, read_early)
+FRAGMENTS(accumulator_written_early, written_early)
+FRAGMENTS(a_written_early, a_written_early)
+FRAGMENTS(never_fenced, never_fenced)
+FRAGMENTS(accumulator_not_fenced, scaled)
+FRAGMENTS(a_not_fenced, packed_late)
+#undef FRAGMENTS
+
+// Descriptors: A [64][128] with rows along k, B [128 k][128] with rows along its columns; both in two slabs of 64 columns.
+enum class Walk { correct, swizzle, leading, stride, step_of_a, slab_of_a, step_of_b };
+constexpr int kLong = 2 * kSide, kSlabOfA = kSide * 128, kSlabOfB = kLong * 128;
+template <Walk kKind>
+__device__ void multiply_slabs(const CUtensorMap* a_map, const CUtensorMap* b_map, float* out) {
+  unsigned char *a = dynamic_shared_tiles<unsigned char>(), *b = a + 2 * kSlabOfA;
+  __shared__ uint64_t full;
+  const int t = threadIdx.x;
+  init(&full, 1);
+  if (t == 0) {
+    mbarrier_arrive_expect(&full, 2 * kSlabOfA + 2 * kSlabOfB);
+    tma_load(a, a_map, &full, 0, 0, 0);
+    tma_load(b, b_map, &full, 0, 0, 0);
+  }
+  mbarrier_wait(&full, 0);
+  const uint64_t a_at = wgmma_descriptor(a, kKind == Walk::swizzle ? Swizzle::bytes64 : Swizzle::bytes128, 16,
+                                         kKind == Walk::stride ? 512 : 1024);
+  const uint64_t b_at = wgmma_descriptor(b, Swizzle::bytes128, kKind == Walk::leading ? kSlabOfA : kSlabOfB, 1024);
+  float d[kLong / 2];
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < kLong / 16; ++k) {
+    int on_a = k / 4 * kSlabOfA + k % 4 * 32, on_b = k * 16 * 128;
+    if (kKind == Walk::step_of_a) on_a = k / 4 * kSlabOfA + k % 4 * 64;
+    if (kKind == Walk::slab_of_a) on_a = k * 32;
+    if (kKind == Walk::step_of_b) on_b = k * 8 * 128;
+    Wgmma<kLong, __nv_bfloat16>::template ss<0, 1>(d, a_at + uint64_t(on_a >> 4), b_at + uint64_t(on_b >> 4), k > 0);
+  }
+  wgmma_commit();
+  wgmma_wait<0>();
+  pin(d);
+  out[t] = d[0];
+}
+#define WALK(name, kind)                                                                                           \
+  template <bool kFaulty>                                                                                          \
+  __global__ void name(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b, float* out) { \
+    multiply_slabs<kFaulty ? Walk::kind : Walk::correct>(&a, &b, out);                                             \
+  }
+WALK(swizzles_differ, swizzle)
+WALK(leading_bytes_wrong, leading)
+WALK(stride_wrong, stride)
+WALK(step_of_a_wrong, step_of_a)
+WALK(slab_of_a_forgotten, slab_of_a)
+WALK(step_of_b_wrong, step_of_b)
+#undef WALK
+
+template <Kernel kWrong, Kernel kRight>
+void run_slabs(bool faulty) {
+  DeviceBuffer a("a", 2 * kSlabOfA), b("b", 2 * kSlabOfB), out("out", kWarpgroup * sizeof(float));
+  a.copy_from_host(std::vector<char>(a.bytes()).data());
+  b.copy_from_host(std::vector<char>(b.bytes()).data());
+  const auto map = [](const DeviceBuffer& array, int rows) {
+    return make_tensor_map(static_cast<const __nv_bfloat16*>(array.data()), {64, rows, 2}, {2 * kLong, 128},
+                           {64, rows, 2}, Swizzle::bytes128);
+  };
+  launch(faulty ? kWrong : kRight, 1, kWarpgroup, a.bytes() + b.bytes(), nullptr, map(a, kSide), map(b, kLong),
+         floats(out));
+  flash::synchronize();
+}
+
 // ---- registers ------------------------------------------------------------------------------------------------------
 
 constexpr int kRegisterThreads = 3 * kWarpgroup;  // 168 registers each
@@ -772,6 +879,8 @@ namespace flash::watch_kernels {
 #kernel, what, kind, array, [](bool faulty) { run(faulty ? kernel<true> : kernel<false>, threads); }, true \
   }
 
+#define SLABS_CASE(kernel, what) \
+  { #kernel, what, "wgmma", "dynamic shared memory", run_slabs < kernel < true>, kernel < false>>, false }
 #define PRODUCT_CASE(kernel, kind, array, what) \
   { #kernel, what, kind, array, run_product < kernel < true>, kernel < false>>, false }
 
@@ -830,6 +939,18 @@ const std::vector<FaultCase>& async_fault_cases() {
       PRODUCT_CASE(result_never_waited, "wgmma", "", "a wgmma that nobody waits for"),
       PRODUCT_CASE(warps_apart, "barrier", "", "the warps of a warpgroup in two branches"),
       PRODUCT_CASE(descriptors_differ, "other", "", "descriptors that differ between the warps"),
+      PRODUCT_CASE(accumulator_read_early, "wgmma", "", "an accumulator read before the wait"),
+      PRODUCT_CASE(accumulator_written_early, "wgmma", "", "an accumulator written before the wait"),
+      PRODUCT_CASE(a_written_early, "wgmma", "", "A's registers written before the wait"),
+      PRODUCT_CASE(never_fenced, "wgmma", "", "no wgmma_fence before the first wgmma"),
+      PRODUCT_CASE(accumulator_not_fenced, "wgmma", "", "no wgmma_fence after the accumulators were scaled"),
+      PRODUCT_CASE(a_not_fenced, "wgmma", "", "A's registers written after the wgmma_fence"),
+      SLABS_CASE(swizzles_differ, "a descriptor with another swizzle than the tile"),
+      SLABS_CASE(leading_bytes_wrong, "a descriptor with the wrong leading bytes"),
+      SLABS_CASE(stride_wrong, "a descriptor with the wrong stride"),
+      SLABS_CASE(step_of_a_wrong, "the next 16 k of A begin too late"),
+      SLABS_CASE(slab_of_a_forgotten, "after 64 k A goes on in the next row, not in the next slab"),
+      SLABS_CASE(step_of_b_wrong, "the next 16 k of B begin too early"),
       CASE(registers_of_one_warp, kRegisterThreads, "barrier", "", "one warp of a warpgroup gives registers, not four"),
       CASE(registers_never_given, kRegisterThreads, "barrier", "", "registers taken that nobody gives"),
       CASE(registers_too_many, kRegisterThreads, "barrier", "", "more registers taken than given"),

@@ -19,6 +19,7 @@ from npy import npy, packed, read_npy
 
 FAST = os.path.join(ROOT, os.environ.get("FLASH_FAST", "build/emu-fast"))
 EMU = os.path.join(ROOT, os.environ.get("FLASH_EMU", "build/emu"))
+LASTS = [one.path for one in landings.lasts(landings.landings())]  # built without watching by `make test`
 FORWARD = "02_online_softmax/online_softmax"
 BACKWARD = "06_backward/1_recompute"
 SIXTEEN_BIT = "05_tensor_core/6_lean_loop"
@@ -29,7 +30,8 @@ def has(landing):
     return os.path.exists(os.path.join(ROOT, landing + ".cu"))
 
 
-def run(*arguments, landing=FORWARD, folder=FAST, cwd=None, environment=None):
+def run(*arguments, landing=FORWARD, folder=None, cwd=None, environment=None):
+    folder = folder or (FAST if landing in LASTS else EMU)
     return subprocess.run([os.path.join(folder, landing + ".run"), *map(str, arguments)], cwd=cwd, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120,
                           env=dict(os.environ, **(environment or {})))

@@ -2,11 +2,13 @@
 #include "common/tests/catch.h"
 
 #include <cstdlib>
+#include <sstream>
 #include <vector>
 
 #include "common/base/error.h"
 #include "common/device/counts.h"
 #include "common/device/memory.h"
+#include "common/device/print_counts.h"
 #include "common/kernel/cuda.cuh"
 #include "common/tests/watch_kernels.h"
 
@@ -90,6 +92,39 @@ TEST_CASE("a deadlock says who waits for which mbarrier, what it lacks, and why 
                                                    ContainsSubstring("threads 64-95 have returned"));
 }
 
+TEST_CASE("a wrong descriptor is told by row and chunk") {
+  CHECK_THAT(message_of("swizzles_differ"),
+             ContainsSubstring("the descriptor of A") && ContainsSubstring("says a swizzle of 64 bytes, and TMA") &&
+                 ContainsSubstring("wrote byte 0 of the dynamic shared memory with a swizzle of 128 bytes"));
+  CHECK_THAT(message_of("leading_bytes_wrong"),
+             ContainsSubstring("takes column 64, k 0 from byte 24576 of the dynamic shared memory") &&
+                 ContainsSubstring("put row 64, chunk 0 of its box; but column 56, k 0 came from row 0, chunk 7: the "
+                                   "leading bytes"));
+  CHECK_THAT(message_of("stride_wrong"),
+             ContainsSubstring("takes row 8, k 0 from byte 576") &&
+                 ContainsSubstring("put row 4, chunk 0 of its box; but row 7, k 0 came from "
+                                   "row 7, chunk 0: the stride"));
+  CHECK_THAT(message_of("slab_of_a_forgotten"), ContainsSubstring("begins at row 1, chunk 0") &&
+                                                    ContainsSubstring("at row 0, chunk 6") &&
+                                                    ContainsSubstring("the step is wrong"));
+  CHECK_THAT(message_of("step_of_b_wrong"), ContainsSubstring("The next 16 k are 16 rows further"));
+}
+
+TEST_CASE("wgmma's registers are told by line, both lines") {
+  const auto both_lines = [](const std::string& name, const char* words) {
+    const WatchReport report = report_of(named(name), true);
+    REQUIRE(report.faults.size() == 1);
+    CHECK(report.faults[0].other.file == "common/tests/async_kernels.cu");
+    CHECK_THAT(report.faults[0].message, ContainsSubstring(words));
+  };
+  both_lines("accumulator_read_early", "reads accumulator 1");
+  both_lines("accumulator_written_early", "writes accumulator 1");
+  both_lines("a_written_early", "writes a register of A");
+  both_lines("accumulator_not_fenced", "uses accumulator 0");
+  both_lines("a_not_fenced", "uses a register of A");
+  CHECK_THAT(message_of("never_fenced"), ContainsSubstring("no wgmma_fence() comes before the wgmma of"));
+}
+
 TEST_CASE("who waits for registers is told what they are short of") {
   CHECK_THAT(message_of("registers_of_one_warp"),
              ContainsSubstring("only 32 of the 128 threads of warpgroup 0 are at the registers_down_to of "
@@ -148,6 +183,39 @@ TEST_CASE("copies, their bytes and sectors, arrivals, waits and named barriers a
   CHECK(store.global_write.requests == 2);
   CHECK(counts_of("barrier_of_two_warps").named_barriers == 2);
   CHECK(counts_of("barrier_overtaken").named_barriers == 6);
+}
+
+TEST_CASE("products, their operands, and what else they keep busy are counted") {
+  // [64, 128] times [128, 128] of 16-bit elements: 8 products; A and B come by TMA once.
+  const WatchReport report = report_of(named("stride_wrong"), false);
+  const flash::Counts slabs = report.total();
+  CHECK(slabs.wgmmas == 8);
+  CHECK(slabs.wgmma_flops == 2 * 64 * 128 * 128);
+  CHECK(slabs.wgmma_operand_bytes == (64 + 128) * 128 * 2);
+  const flash::ProductShares shares = flash::product_shares(slabs);
+  CHECK(shares.operands == Approx(0.75));  // 16 + 32 clocks a product of 64
+  CHECK(shares.tma == Approx(0.75));
+  CHECK(shares.threads == 0);
+  CHECK(shares.exps == 0);
+  const std::string json = flash::watch_report_json(report);
+  CHECK_THAT(json, ContainsSubstring("\"wgmmas\": 8, \"wgmma_flops\": 2097152, \"wgmma_operand_bytes\": 49152") &&
+                       ContainsSubstring("\"product_shares\": {\"operands\": 0.75, \"tma\": 0.75, \"threads\": 0, "
+                                         "\"exps\": 0}"));
+  std::ostringstream page;
+  flash::print_watch_report(page, report);
+  CHECK_THAT(page.str(), ContainsSubstring("8 wgmma, 2.10 M FLOP by wgmma, 49152 bytes of operands\n") &&
+                             ContainsSubstring("shared memory needs 150 % (operands 75 %, TMA 75 %, threads 0 %), the "
+                                               "exponentials 0 %"));
+  // From registers A costs shared memory nothing.
+  const flash::Counts fragments = report_of(named("a_not_fenced"), false).total();
+  CHECK(fragments.wgmmas == 2);
+  CHECK(fragments.wgmma_operand_bytes == 2 * 64 * 16 * 2);
+  CHECK_THAT(flash::watch_report_json(report_of(named("store_rewritten"), false)),
+             ContainsSubstring("\"product_shares\": null"));
+  flash::Counts softmax;  // a row of 128 scores of head_dim 64: products of 4 * 64 FLOP an exponential
+  softmax.wgmma_flops = 128 * 4 * 64, softmax.exps = 128, softmax.shared_read.wavefronts = 2;
+  CHECK(flash::product_shares(softmax).exps == Approx(1));
+  CHECK(flash::product_shares(softmax).threads == Approx(0.25));
 }
 
 TEST_CASE("no correct twin with asynchronous copies and barriers is accused, in any schedule") {

@@ -1,21 +1,25 @@
-// wgmma (common/kernel/ptx/wgmma.cuh) against a plain product: operands with rows along mn and along k, every swizzle, A
-// from shared memory and from registers. On the GPU and on the CPU back end; small whole numbers, exact in every order.
+// wgmma (common/kernel/ptx/wgmma.cuh) against a plain product: operands with rows along mn and along k, every swizzle, tiles
+// written by threads and brought by TMA, A from shared memory and from registers. On the GPU and on the CPU back end; small
+// whole numbers, exact in every order.
 #include "common/tests/catch.h"
 // Before CUDA's words, some of which are macros on the CPU back end.
+#include <cstdlib>
+#include <memory>
 #include <random>
+#include <type_traits>
 #include <vector>
 
+#include "common/device/counts.h"
 #include "common/device/device.h"
-#include "common/device/memory.h"
 #include "common/kernel/cuda.cuh"
 #include "common/kernel/ptx/fence.cuh"
+#include "common/kernel/ptx/mbarrier.cuh"
+#include "common/kernel/ptx/tma.cuh"
 #include "common/kernel/ptx/wgmma.cuh"
 #include "common/problem/dtype.h"
+#include "common/tests/on_device.h"
 
 namespace {
-
-using flash::DeviceBuffer;
-using flash::Swizzle;
 
 constexpr int kRows = 64, kDepth = 128, kThreads = 128;
 
@@ -36,25 +40,46 @@ struct Layout {
 };
 
 struct Operand {
+  const unsigned char* image;  // of its tile
   int bytes, width, slab_bytes;
 };
 
-__device__ __forceinline__ uint64_t descriptor_at(const unsigned char* tile, Operand o, bool trans, int k) {
-  const Swizzle swizzle = o.width == 64 ? Swizzle::bytes128 : o.width == 32 ? Swizzle::bytes64 : Swizzle::bytes32;
-  const int on = trans ? k * o.width * 2 : k / o.width * o.slab_bytes + k % o.width * 2;
-  return wgmma_descriptor(tile, swizzle, trans ? o.slab_bytes : 16, 16 * o.width) + uint64_t(on >> 4);
+__host__ __device__ constexpr Swizzle swizzle_of(int width) {
+  return width == 64 ? Swizzle::bytes128 : width == 32 ? Swizzle::bytes64 : Swizzle::bytes32;
 }
 
-template <int N, class Element, int kTransA, int kTransB, bool kFromRegisters>
-__global__ void product(const unsigned char* a, const unsigned char* b, const Element* plain_a, Operand oa, Operand ob,
-                        float* out) {
+__device__ __forceinline__ uint64_t descriptor_at(const unsigned char* tile, Operand o, bool trans, int k) {
+  const int on = trans ? k * o.width * 2 : k / o.width * o.slab_bytes + k % o.width * 2;
+  return wgmma_descriptor(tile, swizzle_of(o.width), trans ? o.slab_bytes : 16, 16 * o.width) + uint64_t(on >> 4);
+}
+
+enum class Tiles { by_threads, by_tma };
+
+template <int N, class Element, int kTransA, int kTransB, bool kFromRegisters, Tiles kTiles>
+__global__ void product(const __grid_constant__ CUtensorMap a_map, const __grid_constant__ CUtensorMap b_map,
+                        Operand oa, Operand ob, const Element* plain_a, float* out) {
   unsigned char* a_tile = dynamic_shared_tiles<unsigned char>();
   unsigned char* b_tile = a_tile + (oa.bytes + 1023) / 1024 * 1024;
+  __shared__ uint64_t full;
   const int t = threadIdx.x, warp = t / 32, lane = t % 32;
-  for (int i = t; i < oa.bytes; i += kThreads) a_tile[i] = a[i];
-  for (int i = t; i < ob.bytes; i += kThreads) b_tile[i] = b[i];
-  fence_async();
+  if (t == 0) {
+    mbarrier_init(&full, 1);
+    mbarrier_init_fence();
+  }
   __syncthreads();
+  if (kTiles == Tiles::by_tma) {
+    if (t == 0) {
+      mbarrier_arrive_expect(&full, uint32_t(oa.bytes + ob.bytes));
+      tma_load(a_tile, &a_map, &full, 0, 0, 0);
+      tma_load(b_tile, &b_map, &full, 0, 0, 0);
+    }
+    mbarrier_wait(&full, 0);
+  } else {
+    for (int i = t; i < oa.bytes; i += kThreads) a_tile[i] = oa.image[i];
+    for (int i = t; i < ob.bytes; i += kThreads) b_tile[i] = ob.image[i];
+    fence_async();
+    __syncthreads();
+  }
   float d[N / 2];
   uint32_t registers[kDepth / 16][4];
   for (int k = 0; k < kDepth; k += 16) {
@@ -81,48 +106,71 @@ __global__ void product(const unsigned char* a, const unsigned char* b, const El
   }
 }
 
-template <int N, class Element, int kTransA, int kTransB, bool kFromRegisters = false>
-void check(int width_a, int width_b) {
-  INFO("N " << N << ", trans " << kTransA << " " << kTransB << ", widths " << width_a << " " << width_b);
+// The map of a matrix [rows][columns] of 16-bit elements whose tile has rows of `width`.
+template <class Element>
+CUtensorMap map_of(const void* matrix, int rows, int columns, int width) {
+  return make_tensor_map(static_cast<const Element*>(matrix), {width, rows, columns / width}, {columns * 2, width * 2},
+                         {width, rows, columns / width}, swizzle_of(width));
+}
+
+// Small whole numbers as elements, [mn][k]; the same as the tile is to lie in shared memory, and as TMA finds them.
+struct Matrix {
+  Matrix(std::mt19937& random, bool bf16, Layout layout) : values(size_t(layout.mns * kDepth)) {
+    for (int& x : values) x = int(random() % 9) - 4;
+    std::vector<unsigned char> bytes(size_t(layout.bytes()));
+    std::vector<uint16_t> elements(values.size()), rows(values.size());
+    for (int mn = 0; mn < layout.mns; ++mn) {
+      for (int k = 0; k < kDepth; ++k) {
+        const float x = float(values[size_t(mn * kDepth + k)]);
+        const uint16_t bits = bf16 ? flash::float_to_bf16(x) : flash::float_to_fp16(x);
+        elements[size_t(mn * kDepth + k)] = bits;
+        rows[size_t(layout.trans ? k * layout.mns + mn : mn * kDepth + k)] = bits;
+        bytes[size_t(layout.place(mn, k))] = static_cast<unsigned char>(bits);
+        bytes[size_t(layout.place(mn, k)) + 1] = static_cast<unsigned char>(bits >> 8);
+      }
+    }
+    image.reset(new OnDevice<unsigned char>(bytes));
+    plain.reset(new OnDevice<uint16_t>(elements));
+    stored.reset(new OnDevice<uint16_t>(rows));
+  }
+  std::vector<int> values;
+  std::unique_ptr<OnDevice<unsigned char>> image;
+  std::unique_ptr<OnDevice<uint16_t>> plain, stored;
+};
+
+template <int N, class Element, int kTransA, int kTransB, bool kFromRegisters, Tiles kTiles>
+void check_tiles(int width_a, int width_b) {
+  INFO("N " << N << ", trans " << kTransA << " " << kTransB << ", widths " << width_a << " " << width_b
+            << (kTiles == Tiles::by_tma ? ", by TMA" : ""));
   std::mt19937 random(unsigned(N + width_a));
   const Layout la{kRows, kTransA != 0, width_a}, lb{N, kTransB != 0, width_b};
-  std::vector<int> a(kRows * kDepth), b(kDepth * N);
-  for (int& x : a) x = int(random() % 9) - 4;
-  for (int& x : b) x = int(random() % 9) - 4;
   const bool bf16 = std::is_same<Element, __nv_bfloat16>::value;
-  const auto bits = [&](int x) { return bf16 ? flash::float_to_bf16(float(x)) : flash::float_to_fp16(float(x)); };
-  std::vector<unsigned char> a_image(size_t(la.bytes())), b_image(size_t(lb.bytes()));
-  std::vector<uint16_t> plain(a.size());
-  const auto put = [](std::vector<unsigned char>& image, int at, uint16_t value) {
-    image[size_t(at)] = static_cast<unsigned char>(value),
-    image[size_t(at) + 1] = static_cast<unsigned char>(value >> 8);
+  const Matrix a(random, bf16, la), b(random, bf16, lb);
+  const OnDevice<float> out(size_t(kRows * N));
+  const Operand oa{a.image->data(), la.bytes(), width_a, la.slab_bytes()},
+      ob{b.image->data(), lb.bytes(), width_b, lb.slab_bytes()};
+  const auto map = [](const Matrix& m, Layout l) {
+    return map_of<Element>(m.stored->data(), l.rows(), l.trans ? l.mns : kDepth, l.width);
   };
-  for (int k = 0; k < kDepth; ++k) {
-    for (int i = 0; i < kRows; ++i) {
-      put(a_image, la.place(i, k), bits(a[size_t(i * kDepth + k)]));
-      plain[size_t(i * kDepth + k)] = bits(a[size_t(i * kDepth + k)]);
-    }
-    for (int j = 0; j < N; ++j) put(b_image, lb.place(j, k), bits(b[size_t(j * kDepth + k)]));
-  }
-  DeviceBuffer a_in("a", a_image.size()), b_in("b", b_image.size()), plain_in("plain", plain.size() * 2),
-      out("out", size_t(kRows * N) * 4);
-  a_in.copy_from_host(a_image.data()), b_in.copy_from_host(b_image.data()), plain_in.copy_from_host(plain.data());
-  const Operand oa{la.bytes(), width_a, la.slab_bytes()}, ob{lb.bytes(), width_b, lb.slab_bytes()};
-  launch(product<N, Element, kTransA, kTransB, kFromRegisters>, 1, kThreads,
-         size_t((oa.bytes + 1023) / 1024 * 1024 + ob.bytes), nullptr, static_cast<const unsigned char*>(a_in.data()),
-         static_cast<const unsigned char*>(b_in.data()), static_cast<const Element*>(plain_in.data()), oa, ob,
-         static_cast<float*>(out.data()));
-  std::vector<float> got(size_t(kRows * N));
-  out.copy_to_host(got.data());
+  launch(product<N, Element, kTransA, kTransB, kFromRegisters, kTiles>, 1, kThreads,
+         size_t((oa.bytes + 1023) / 1024 * 1024 + ob.bytes), nullptr, map(a, la), map(b, lb), oa, ob,
+         reinterpret_cast<const Element*>(a.plain->data()), out.data());
+  const std::vector<float> got = out.values();
   for (int i = 0; i < kRows; ++i) {
     for (int j = 0; j < N; ++j) {
       int expected = 0;
-      for (int k = 0; k < kDepth; ++k) expected += a[size_t(i * kDepth + k)] * b[size_t(j * kDepth + k)];
+      for (int k = 0; k < kDepth; ++k) expected += a.values[size_t(i * kDepth + k)] * b.values[size_t(j * kDepth + k)];
       if (got[size_t(i * N + j)] != float(expected)) {
         FAIL("row " << i << ", column " << j << ": " << got[size_t(i * N + j)] << ", not " << expected);
       }
     }
   }
+}
+
+template <int N, class Element, int kTransA, int kTransB, bool kFromRegisters = false>
+void check(int width_a, int width_b) {
+  check_tiles<N, Element, kTransA, kTransB, kFromRegisters, Tiles::by_threads>(width_a, width_b);
+  check_tiles<N, Element, kTransA, kTransB, kFromRegisters, Tiles::by_tma>(width_a, width_b);
 }
 
 bool no_wgmma() {
@@ -153,3 +201,20 @@ TEST_CASE("wgmma takes A from registers, and any N") {
   check<176, __nv_bfloat16, 0, 0>(64, 64);
   check<256, __half, 0, 1, true>(64, 64);
 }
+
+#if !defined(__CUDACC__) && FLASH_WATCH
+TEST_CASE("products of tiles that TMA brought are never accused, in any schedule") {
+  for (int seed = 0; seed <= 20; ++seed) {
+    setenv("EMU_SEED", std::to_string(seed).c_str(), 1);
+    INFO("EMU_SEED=" << seed);
+    flash::reset_watch_report();
+    for (int width : {64, 32, 16}) {
+      check_tiles<64, __nv_bfloat16, 0, 0, false, Tiles::by_tma>(width, 64);
+      check_tiles<128, __half, 1, 1, false, Tiles::by_tma>(64, width);
+      check_tiles<96, __nv_bfloat16, 0, 0, true, Tiles::by_tma>(width, width);
+    }
+    for (const auto& fault : flash::take_watch_report().faults) FAIL_CHECK(fault.message);
+  }
+  unsetenv("EMU_SEED");
+}
+#endif

@@ -15,6 +15,7 @@ void wgmma(int n, bool bf16, bool trans_a, bool trans_b, float* d, const uint32_
   flash::emu::Wgmma op;
   op.n = n, op.bf16 = bf16, op.trans_a = trans_a, op.trans_b = trans_b, op.accumulate = accumulate;
   op.a_from_registers = a != nullptr;
+  op.a_at = a;
   if (a != nullptr) std::copy(a, a + 4, op.a);
   op.a_descriptor = a_descriptor, op.b_descriptor = b_descriptor;
   op.d = d;

@@ -56,6 +56,7 @@ void Warpgroups::issue(Thread& thread, const Wgmma& op) {
   const size_t count = size_t(op.n) / 2;
   auto fragment =
       std::find_if(share.fragments.begin(), share.fragments.end(), [&](const Fragment& f) { return f.at == op.d; });
+  watch_wgmma_takes(thread, op, fragment != share.fragments.end());
   if (fragment == share.fragments.end()) {
     share.fragments.push_back({op.d, std::vector<float>(op.d, op.d + count), 0});
     fragment = share.fragments.end() - 1;
@@ -94,7 +95,9 @@ bool Warpgroups::arrive(Thread& thread, Step step, unsigned operand, CallSite si
     thread.waits_on = warpgroup;
     return false;
   }
-  if (step == Step::commit) {
+  if (step == Step::fence) {
+    watch_wgmma_fenced(block, warpgroup);
+  } else if (step == Step::commit) {
     check_alike(block, group, warpgroup);
     for (const Wgmma& op : group.shares[0].issued) watch_wgmma_issued(block, warpgroup, op);
     for (Share& share : group.shares) {
@@ -102,23 +105,7 @@ bool Warpgroups::arrive(Thread& thread, Step step, unsigned operand, CallSite si
       share.issued.clear();
     }
   } else if (step == Step::wait) {
-    while (group.shares[0].groups.size() > operand) {
-      const size_t ops = group.shares[0].groups.front().size();
-      for (size_t op = 0; op < ops; ++op) compute(block, group, op);
-      for (size_t op = 0; op < ops; ++op) watch_wgmma_done(warpgroup);
-      for (Share& share : group.shares) share.groups.pop_front();
-    }
-    for (Share& share : group.shares) {  // results that nothing in flight adds to
-      for (size_t f = 0; f < share.fragments.size();) {
-        Fragment& fragment = share.fragments[f];
-        if (fragment.in_flight > 0) {
-          ++f;
-          continue;
-        }
-        std::copy(fragment.values.begin(), fragment.values.end(), fragment.at);
-        share.fragments.erase(share.fragments.begin() + std::ptrdiff_t(f));
-      }
-    }
+    finish(block, group, warpgroup, operand);
   } else if (step == Step::registers_down) {
     registers_.give(warpgroup, operand);
     for (Group& other : groups_) {
@@ -127,6 +114,32 @@ bool Warpgroups::arrive(Thread& thread, Step step, unsigned operand, CallSite si
   }
   let_go_on(group);
   return true;
+}
+
+// Computes all but the newest groups.
+void Warpgroups::finish(const Block& block, Group& group, unsigned warpgroup, unsigned groups_open) {
+  const Thread* const threads = block.thread + warpgroup * kWarpgroup;
+  while (group.shares[0].groups.size() > groups_open) {
+    const size_t ops = group.shares[0].groups.front().size();
+    for (size_t op = 0; op < ops; ++op) compute(block, group, op);
+    for (size_t op = 0; op < ops; ++op) watch_wgmma_done(warpgroup);
+    for (unsigned t = 0; t < kWarpgroup; ++t) {
+      for (const Wgmma& op : group.shares[t].groups.front()) watch_wgmma_has_read(threads[t], op);
+      group.shares[t].groups.pop_front();
+    }
+  }
+  for (unsigned t = 0; t < kWarpgroup; ++t) {  // results that nothing in flight adds to
+    std::vector<Fragment>& fragments = group.shares[t].fragments;
+    for (size_t f = 0; f < fragments.size();) {
+      if (fragments[f].in_flight > 0) {
+        ++f;
+        continue;
+      }
+      std::copy(fragments[f].values.begin(), fragments[f].values.end(), fragments[f].at);
+      watch_wgmma_delivered(threads[t], fragments[f].at, fragments[f].values.size());
+      fragments.erase(fragments.begin() + std::ptrdiff_t(f));
+    }
+  }
 }
 
 void Warpgroups::let_go_on(Group& group) {

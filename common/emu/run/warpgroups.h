@@ -20,6 +20,7 @@ struct Wgmma {
   bool trans_a = false, trans_b = false;  // stored with rows along k: "MN-major"
   bool accumulate = false;
   uint32_t a[4] = {};
+  const uint32_t* a_at = nullptr;  // where the thread has them
   uint64_t a_descriptor = 0, b_descriptor = 0;
   float* d = nullptr;  // n / 2 of them
   CallSite site;
@@ -66,6 +67,7 @@ class Warpgroups {
   };
   void check_alike(const Block&, Group&, unsigned warpgroup) const;
   void compute(const Block&, Group&, size_t op);
+  void finish(const Block&, Group&, unsigned warpgroup, unsigned groups_open);
   void check_registers(Step, unsigned registers, unsigned warpgroup, CallSite) const;
   void let_go_on(Group&);
 

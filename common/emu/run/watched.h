@@ -37,6 +37,13 @@ void watch_copy_has_written(Thread&, const BulkCopy&);
 void watch_wgmma_issued(const Block&, unsigned warpgroup, const Wgmma&);
 void watch_wgmma_done(unsigned warpgroup);
 
+// Its registers, a thread's: accumulators may be touched when they are delivered, A written when the product has read it.
+// `d_flies`: a product before this one is adding to the same accumulators.
+void watch_wgmma_fenced(const Block&, unsigned warpgroup);
+void watch_wgmma_takes(Thread&, const Wgmma&, bool d_flies);
+void watch_wgmma_has_read(const Thread&, const Wgmma&);
+void watch_wgmma_delivered(const Thread&, const float* d, size_t count);
+
 // stmatrix .x1, .x2, .x4 (`matrices`), once a lane with the row that lane named: 16 bytes of shared memory written.
 void watch_stmatrix(Thread&, const void* row, int matrices, CallSite);
 

@@ -13,6 +13,8 @@ void MemoryWatcher::begin_async() {
   mbarriers_.clear();
   open_reads_.clear();
   units_.clear();
+  fenced_.clear();
+  tiles_.begin_block();
   last_passed_.clear();
   for (SyncPoint& point : named_points_) point = SyncPoint();
 }
@@ -36,17 +38,6 @@ Region* MemoryWatcher::region_at(uintptr_t at) {
     return region;
   }
   return nullptr;
-}
-
-// visit(region, cell), of bytes that lie in one region.
-template <class Visit>
-void MemoryWatcher::for_each_cell(uintptr_t at, size_t bytes, Visit visit) {
-  Region* const region = bytes > 0 ? region_at(at) : nullptr;
-  if (region == nullptr) return;
-  const uintptr_t offset = at - region->base;
-  for (size_t cell = offset >> region->shift; cell <= (offset + bytes - 1) >> region->shift; ++cell) {
-    visit(*region, cell);
-  }
 }
 
 // ---- who knows of what ----------------------------------------------------------------------------------------------
@@ -121,8 +112,9 @@ void MemoryWatcher::fence_async(Thread& thread) {
 }
 
 void MemoryWatcher::fence_mbarrier_init(Thread& thread) {
-  for (WatchedMbarrier& b : mbarriers_) {
-    if ((b.init.who & kThreadMask) == thread.linear) b.init_fence = {clock_.now, b.init.who};
+  for (WatchedMbarrier& b : mbarriers_) {  // the first fence counts: who knows of it needn't know of later ones
+    const bool is_mine = (b.init.who & kThreadMask) == thread.linear;
+    if (is_mine && b.init_fence.time == 0) b.init_fence = {clock_.now, b.init.who};
   }
   ++clock_.now;
 }
@@ -242,6 +234,8 @@ void MemoryWatcher::copy_landed(const BulkCopy& copy) {
         (write.who & kEngine) && (write.who & kPending) && (write.who & kThreadMask) == mbarriers_[copy.barrier].column;
     if (is_mine) write = {clock_.now, write.who & ~kPending};
   });
+  tiles_.landed(copy, site_number(copy.site), reinterpret_cast<uintptr_t>(block_->dynamic_begin),
+                size_t(block_->dynamic_end - block_->dynamic_begin));
 }
 
 void MemoryWatcher::copy_has_read(Thread& thread, const BulkCopy& copy) {
@@ -279,69 +273,6 @@ void MemoryWatcher::copy_has_written(Thread& thread, const BulkCopy& copy) {
       if ((write.who & ~kAtomic) == mine) write = {clock_.now, write.who & ~kPending};
     });
   });
-  ++clock_.now;
-}
-
-// ---- wgmma ----------------------------------------------------------------------------------------------------------
-
-void MemoryWatcher::lock(const Product& product, bool locked) {
-  for (const uintptr_t chunk : product.chunks) {
-    for_each_cell(chunk, 16, [&](Region& region, size_t cell) {
-      Who& who = region.cells[cell].write.who;
-      who = locked ? who | kLocked : who & ~kLocked;
-    });
-  }
-}
-
-void MemoryWatcher::wgmma_issued(const Block& block, unsigned warpgroup, const Wgmma& op) {
-  const Pause pause(*this);
-  keep_rows();
-  const auto [unit, is_new] = units_.try_emplace(warpgroup);
-  if (is_new) unit->second.column = clock_.knowledge.new_column();
-  const uint32_t site = site_number(op.site);
-  copy_names_[site] = "wgmma";
-  Product product{make_who(unit->second.column, site) | kEngine, {}};
-  const auto base = reinterpret_cast<uintptr_t>(block.dynamic_begin);
-  const size_t shared_bytes = size_t(block.dynamic_end - block.dynamic_begin);
-  const auto add = [&](uint64_t descriptor, bool transposed, unsigned rows) {
-    for (unsigned mn = 0; mn < rows; mn += transposed ? 8 : 1) {
-      for (unsigned k = 0; k < 16; k += transposed ? 1 : 8) {
-        const uint32_t at = operand_address(descriptor, transposed, mn, k);
-        if (at + 16 <= shared_bytes) product.chunks.push_back(base + at);
-      }
-    }
-  };
-  if (!op.a_from_registers) add(op.a_descriptor, op.trans_a, 64);
-  add(op.b_descriptor, op.trans_b, unsigned(op.n));
-  // Each of the four warps issues it, and must know of what it reads.
-  for (unsigned warp = 0; warp < kWarpgroup / kLanes; ++warp) {
-    enter(block.thread[warpgroup * kWarpgroup + warp * kLanes]);
-    for (const uintptr_t chunk : product.chunks) {
-      for_each_cell(chunk, 16, [&](Region& region, size_t cell) {
-        region.cells[cell].read.time = 0;
-        check_source(region, cell, product.who);
-      });
-    }
-  }
-  lock(product, true);
-  unit->second.in_flight.push_back(std::move(product));
-  ++clock_.now;
-}
-
-void MemoryWatcher::wgmma_done(unsigned warpgroup) {
-  const Pause pause(*this);
-  Unit& unit = units_[warpgroup];
-  lock(unit.in_flight.front(), false);
-  unit.in_flight.pop_front();
-  for (const auto& other : units_) {
-    for (const Product& product : other.second.in_flight) lock(product, true);
-  }
-  for (const OpenRead& read : open_reads_) {
-    for_each_cell(read.begin, read.bytes, [](Region& region, size_t cell) { region.cells[cell].write.who |= kLocked; });
-  }
-  for (unsigned t = 0; t < kWarpgroup; ++t) {
-    clock_.knowledge.learn(warpgroup * kWarpgroup + t, unit.column, clock_.now);
-  }
   ++clock_.now;
 }
 
@@ -488,13 +419,6 @@ void watch_copy_has_read(Thread& thread, const BulkCopy& copy) {
 }
 void watch_copy_has_written(Thread& thread, const BulkCopy& copy) {
   if (watched()) the_watcher.copy_has_written(thread, copy);
-}
-
-void watch_wgmma_issued(const Block& block, unsigned warpgroup, const Wgmma& op) {
-  if (watched()) the_watcher.wgmma_issued(block, warpgroup, op);
-}
-void watch_wgmma_done(unsigned warpgroup) {
-  if (watched()) the_watcher.wgmma_done(warpgroup);
 }
 
 void watch_stmatrix(Thread& thread, const void* row, int matrices, CallSite site) {

@@ -14,8 +14,10 @@
 #include "common/emu/run/copies.h"
 #include "common/emu/run/runtime.h"
 #include "common/emu/run/warpgroups.h"
+#include "common/emu/watch/fragments.h"
 #include "common/emu/watch/requests.h"
 #include "common/emu/watch/shadow.h"
+#include "common/emu/watch/tiles.h"
 
 namespace flash::emu {
 
@@ -104,6 +106,10 @@ class MemoryWatcher final : public Watcher {
   void copy_has_written(Thread&, const BulkCopy&);
   void wgmma_issued(const Block&, unsigned warpgroup, const Wgmma&);
   void wgmma_done(unsigned warpgroup);
+  void wgmma_fenced(const Block&, unsigned warpgroup);
+  void wgmma_takes(Thread&, const Wgmma&, bool d_flies);
+  void wgmma_has_read(const Thread&, const Wgmma&);
+  void wgmma_delivered(const Thread&, const float* d, size_t count);
   void index_out_of_bounds(const char* file, int line, const std::string& array_type, uint64_t index, const void* pc);
 
   void reset();
@@ -241,11 +247,22 @@ class MemoryWatcher final : public Watcher {
     Who who;
     std::vector<uintptr_t> chunks;  // of 16 bytes
   };
+  struct Chain {      // of products on the same accumulators, in flight: where the newest's operands begin
+    Origin start[2];  // B, A
+  };
   struct Unit {
     unsigned column = 0;
     std::deque<Product> in_flight;
+    std::map<const float*, Chain> chains;  // by the first thread's accumulators
   };
+  struct Operand;
   void lock(const Product&, bool locked);
+  Origin origin_of(uint32_t offset);
+  void check_descriptors(unsigned warpgroup, const Wgmma&);
+  void check_descriptor(const Wgmma&, const Operand&);
+  void check_step(const Wgmma&, const Operand&, const Origin& before, const Origin& here);
+  void touch_stack(uintptr_t at, unsigned bytes, bool is_write, const void* pc);
+  void report_flying(const StackWord&, bool is_write, const void* pc);
   void keep_rows();
   void begin_async();
   Region* region_at(uintptr_t at);
@@ -269,6 +286,7 @@ class MemoryWatcher final : public Watcher {
   FaultRecord* new_fault(const char* kind, const Region*, uint32_t here, uint32_t other, int distance = 0);
   std::string message_of(const FaultRecord&) const;
   std::string thread_and_block() const;
+  std::string threads_and_block(unsigned warpgroup) const;
   std::string past_thread(Access past) const;
   [[noreturn]] void stop_kernel(const FaultRecord*, const char* what);
 
@@ -281,7 +299,9 @@ class MemoryWatcher final : public Watcher {
   bool running_ = false;
   Thread* thread_ = nullptr;  // the one whose state the next members hold
   uintptr_t stack_begin_ = 0;
-  size_t stack_bytes_ = 0;
+  size_t stack_bytes_ = 0;        // 0 where accesses to it are noted (fragments.h):
+  size_t noted_stack_bytes_ = 0;  // these go all the way to find_site()
+  StackWord* stack_words_ = nullptr;
   Stream* streams_ = nullptr;
   Clock clock_;
   std::vector<LaunchSite> sites_;
@@ -296,7 +316,10 @@ class MemoryWatcher final : public Watcher {
   std::vector<WatchedMbarrier> mbarriers_;
   SyncPoint named_points_[16];
   std::vector<OpenRead> open_reads_;
-  std::map<unsigned, Unit> units_;                        // [warpgroup]
+  std::map<unsigned, Unit> units_;  // [warpgroup]
+  std::vector<uint32_t> fenced_;    // [warpgroup] when its last wgmma_fence() was
+  StackLog stacks_;
+  Tiles tiles_;
   std::vector<unsigned> last_passed_;                     // [thread] the mbarrier, + 1
   std::unordered_map<uint32_t, const char*> copy_names_;  // [site]
   std::vector<ThreadLog> threads_;
@@ -316,6 +339,17 @@ class MemoryWatcher final : public Watcher {
   std::vector<std::unique_ptr<FaultRecord>> faults_;
   std::unordered_map<uint64_t, size_t> fault_index_;
 };
+
+// visit(region, cell), of bytes that lie in one region.
+template <class Visit>
+void MemoryWatcher::for_each_cell(uintptr_t at, size_t bytes, Visit visit) {
+  Region* const region = bytes > 0 ? region_at(at) : nullptr;
+  if (region == nullptr) return;
+  const uintptr_t offset = at - region->base;
+  for (size_t cell = offset >> region->shift; cell <= (offset + bytes - 1) >> region->shift; ++cell) {
+    visit(*region, cell);
+  }
+}
 
 // "byte 12 of tile (shared memory)".
 std::string place_in(const Region&, size_t offset);

@@ -87,6 +87,7 @@ void MemoryWatcher::kernel_begin(const Launch& launch) {
   last_serial_ = launch.serial;
   regions_.clear();
   shared_regions_.clear();
+  stacks_.clear();
   block_starts_.clear();
   for (const Allocation* allocation : all_allocations()) {
     std::unique_ptr<Region>& region = global_regions_[allocation];
@@ -158,7 +159,10 @@ void MemoryWatcher::enter(Thread& thread) {
   thread_ = &thread;
   clock_.me = thread.linear;
   stack_begin_ = reinterpret_cast<uintptr_t>(thread.stack_begin);
+  stack_words_ = stacks_.of(thread.linear);
   stack_bytes_ = size_t(thread.stack_end - thread.stack_begin);
+  noted_stack_bytes_ = 0;
+  if (stack_words_ != nullptr) std::swap(stack_bytes_, noted_stack_bytes_);
   std::vector<Stream>& streams = threads_[thread.linear].streams;
   if (streams.size() < sites_.size()) streams.resize(sites_.size());
   streams_ = streams.data();
@@ -226,6 +230,10 @@ LaunchSite& MemoryWatcher::event_site(CallSite place) {
 // The launch's site for an access, or false where the access isn't to be counted: locals, constants, out of bounds.
 bool MemoryWatcher::find_site(uintptr_t at, unsigned bytes, bool is_write, AccessKind kind, CallSite place,
                               uint32_t& index) {
+  if (at - stack_begin_ < noted_stack_bytes_) {
+    touch_stack(at, bytes, is_write, place.pc);
+    return false;
+  }
   const Pause pause(*this);
   Region* region = find_region(at, bytes, is_write, place);
   if (!region) return false;

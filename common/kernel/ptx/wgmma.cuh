@@ -58,6 +58,9 @@ __device__ __forceinline__ void pin(float (&d)[kCount]) {
 
 namespace {
 
+constexpr int kWarpgroup = 128;  // threads
+constexpr int kWgmmaM = 64, kWgmmaK = 16;
+
 // To go on by some bytes, add bytes >> 4.
 __device__ __forceinline__ uint64_t wgmma_descriptor(const void* tile, flash::Swizzle swizzle, int leading_bytes,
                                                      int stride_bytes) {
@@ -65,5 +68,18 @@ __device__ __forceinline__ uint64_t wgmma_descriptor(const void* tile, flash::Sw
   return uint64_t(shared_address(tile) >> 4) | uint64_t(leading_bytes >> 4) << 16 | uint64_t(stride_bytes >> 4) << 32 |
          mode << 62;
 }
+
+// Of a tile in slabs of 64 columns, [slab][rows][64], each row 128 bytes with a swizzle of as many: for either direction.
+// What follows is for adding to it.
+__device__ __forceinline__ uint64_t slabs_descriptor(const void* tile, int rows) {
+  return wgmma_descriptor(tile, flash::Swizzle::bytes128, rows * 128, 8 * 128);
+}
+// `step` times 16 columns on: K-major.
+__host__ __device__ constexpr uint64_t columns_on(int step, int rows) {
+  return uint64_t(step / 4 * rows * 128 + step % 4 * 32) >> 4;
+}
+// `step` times 16 rows on: MN-major.
+__host__ __device__ constexpr uint64_t rows_on(int step) { return uint64_t(step * 16 * 128) >> 4; }
+__host__ __device__ constexpr uint64_t bytes_on(int bytes) { return uint64_t(bytes) >> 4; }
 
 }  // namespace
