@@ -18,6 +18,7 @@
 #include "common/kernel/ptx/mma.cuh"
 #include "common/kernel/ptx/pack.cuh"
 #include "common/kernel/ptx/tma.cuh"
+#include "common/kernel/slabs.cuh"
 #include "common/kernel/step.h"
 #include "common/kernel/tiles_seen.h"
 #include "common/problem/mask.h"
@@ -330,23 +331,17 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
                        softmax_lse);
 }
 
-// The map of [batch * heads, seqlen, head_dim], for boxes of `rows` rows: each slab is a dimension outside of the rows.
-template <class Element>
-CUtensorMap map_of(const void* data, const Problem& p, int heads, int seqlen, int rows) {
-  const long long row_bytes = 2 * p.head_dim, slabs = p.head_dim / kSlab;  // @map
-  return make_tensor_map(static_cast<const Element*>(data), {kSlab, seqlen, slabs, p.batch * heads},
-                         {row_bytes, 2 * kSlab, seqlen * row_bytes}, {kSlab, rows, slabs, 1}, Swizzle::bytes128);
-}
-
 template <class Element>
 void start(const flash::ForwardArgs& a, const flash::Plan& plan, flash::Stream stream) {
-  const Problem& p = a.problem;
+  const Problem& p = a.problem;  // @start
   const auto full = p.head_dim == 64 ? tma_kernel<Element, 64, false> : tma_kernel<Element, 128, false>;
   const auto causal = p.head_dim == 64 ? tma_kernel<Element, 64, true> : tma_kernel<Element, 128, true>;
+  const auto map = [&](const void* data, int heads, int seqlen, int rows) {
+    return slab_map(static_cast<const Element*>(data), p.batch * heads, seqlen, p.head_dim, rows, p.head_dim / kSlab);
+  };
   launch(p.causal ? causal : full, ceil_div(p.seqlen_q, kBlockM) * p.heads * p.batch, kThreads, plan.shared_bytes,
-         stream, p, map_of<Element>(a.q, p, p.heads, p.seqlen_q, kBlockM),
-         map_of<Element>(a.k, p, p.kv_heads, p.seqlen_k, plan.block_n),
-         map_of<Element>(a.v, p, p.kv_heads, p.seqlen_k, plan.block_n), a.o, a.softmax_lse);
+         stream, p, map(a.q, p.heads, p.seqlen_q, kBlockM), map(a.k, p.kv_heads, p.seqlen_k, plan.block_n),
+         map(a.v, p.kv_heads, p.seqlen_k, plan.block_n), a.o, a.softmax_lse);
 }
 
 void forward(const flash::ForwardArgs& a, const flash::Plan& plan, void*, flash::Stream stream) {
