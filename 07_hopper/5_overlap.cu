@@ -49,7 +49,7 @@ struct Shared {
   Tiles k, v;
   typename S::Element o[S::kConsumers * 4][2][16][64];  // a warp's rows on their way out, by two slabs in turn
   int number;                                           // of q's query tile
-  uint64_t q_full[1], q_empty[1];                       // q and number; released by each warp
+  uint64_t q_full[1], q_empty[1];                       // q and number; released by each thread
   uint64_t k_full[kBuffers], k_empty[kBuffers];         // released by each consumer when its products are done
   uint64_t v_full[kBuffers], v_empty[kBuffers];         // likewise
 };
@@ -138,8 +138,7 @@ struct Consumer {
     ring.next();
   }
   __device__ __forceinline__ void release_q() {
-    __syncwarp();  // every lane has read Q and the number
-    if (lane == 0) q_ring.release();
+    q_ring.release();
     q_ring.next();
   }
   // Waits for the next tile's Q. False: there is none.
@@ -303,7 +302,7 @@ __global__ void __launch_bounds__(S::kThreads, 1) overlap_kernel(const __grid_co
   problem.causal = S::kCausal;                                                // nothing new, but the compiler knows it
   const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: a warp has one
   if (threadIdx.x == 0) {
-    init_ring(shared.q_full, shared.q_empty, S::kConsumers * 4);
+    init_ring(shared.q_full, shared.q_empty, S::kConsumers * kWarpgroup);
     init_ring(shared.k_full, shared.k_empty, S::kConsumers);
     init_ring(shared.v_full, shared.v_empty, S::kConsumers);
     mbarrier_init_fence();
