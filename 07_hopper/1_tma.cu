@@ -18,6 +18,7 @@
 #include "common/kernel/ptx/mma.cuh"
 #include "common/kernel/ptx/pack.cuh"
 #include "common/kernel/ptx/tma.cuh"
+#include "common/kernel/slabs.cuh"
 #include "common/kernel/step.h"
 #include "common/kernel/tiles_seen.h"
 #include "common/problem/mask.h"
@@ -274,14 +275,17 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   const int first_row = query_tile * kBlockM, warp_row = first_row + warp * kWarpRows;
   const float scale_log2 = problem.softmax_scale * kLog2e;
 
-  // Key tiles are walked from the last to the first. The first of all comes with Q.
+  // Key tiles are walked from the last to the first. Q comes with the first of all. Every buffer is empty, so as many
+  // tiles are asked for.
   const int last_tile = key_tiles_seen(problem, query_tile) - 1;
   if (threadIdx.x == 0 && last_tile >= 0) {
     for (int buffer = 0; buffer < kBuffers; ++buffer) mbarrier_init(&full[buffer], 1);
     mbarrier_init_fence();  // @init
     mbarrier_expect(&full[last_tile % kBuffers], tile_bytes(kBlockM, kHeadDim));
     tma_load(shared, &q_map, &full[last_tile % kBuffers], 0, first_row, 0, batch_head);
-    ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, last_tile, kv_head);
+    for (int key_tile = last_tile; key_tile >= 0 && key_tile > last_tile - kBuffers; --key_tile) {
+      ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, key_tile, kv_head);
+    }
   }
 
   // Where this lane reads `shared` with ldmatrix: its row of the first 16 x 16 patch of Q, of K and of V.
@@ -309,11 +313,7 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
   for (int key_tile = last_tile; key_tile >= 0; --key_tile) {
     const int first_key = key_tile * kBlockN, buffer = key_tile % kBuffers;
     const int phase = (last_tile - key_tile) / kBuffers;  // @phase: of this buffer's mbarrier
-    __syncthreads();                                      // every warp is done with the other buffers
-    if (threadIdx.x == 0 && key_tile > 0) {
-      ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, key_tile - 1, kv_head);
-    }
-    mbarrier_wait(&full[buffer], phase % 2);  // this K and V are there
+    mbarrier_wait(&full[buffer], phase % 2);              // this K and V are there
 
     float s_acc[kTilesM][kBlockN / kMmaN][4] = {};
     tile_scores<kHeadDim>(s_acc, q_frag, shared, q_at, buffer * kTile + k_at);
@@ -322,28 +322,26 @@ __global__ void __launch_bounds__(kThreads, 256 / kThreads)
     }
     move_maxima(s_acc, row_max, row_sum, o_acc, scale_log2);
     accumulate_pv<kHeadDim>(o_acc, row_sum, s_acc, row_max, scale_log2, shared, buffer * kTile + v_at);
+    __syncthreads();  // every warp is done with this K and V
+    if (threadIdx.x == 0 && key_tile >= kBuffers) {
+      ask_for_keys<kHeadDim>(k_tiles, v_tiles, full, k_map, v_map, key_tile - kBuffers, kv_head);
+    }
   }
   write_rows<kHeadDim>(o_acc, row_max, row_sum, problem, warp_row, lane, shared + warp * kWarpRows * kSlab, o,
                        softmax_lse);
 }
 
-// The map of [batch * heads, seqlen, head_dim], for boxes of `rows` rows: each slab is a dimension outside of the rows.
-template <class Element>
-CUtensorMap map_of(const void* data, const Problem& p, int heads, int seqlen, int rows) {
-  const long long row_bytes = 2 * p.head_dim, slabs = p.head_dim / kSlab;  // @map
-  return make_tensor_map(static_cast<const Element*>(data), {kSlab, seqlen, slabs, p.batch * heads},
-                         {row_bytes, 2 * kSlab, seqlen * row_bytes}, {kSlab, rows, slabs, 1}, Swizzle::bytes128);
-}
-
 template <class Element>
 void start(const flash::ForwardArgs& a, const flash::Plan& plan, flash::Stream stream) {
-  const Problem& p = a.problem;
+  const Problem& p = a.problem;  // @start
   const auto full = p.head_dim == 64 ? tma_kernel<Element, 64, false> : tma_kernel<Element, 128, false>;
   const auto causal = p.head_dim == 64 ? tma_kernel<Element, 64, true> : tma_kernel<Element, 128, true>;
+  const auto map = [&](const void* data, int heads, int seqlen, int rows) {
+    return slab_map(static_cast<const Element*>(data), p.batch * heads, seqlen, p.head_dim, rows, p.head_dim / kSlab);
+  };
   launch(p.causal ? causal : full, ceil_div(p.seqlen_q, kBlockM) * p.heads * p.batch, kThreads, plan.shared_bytes,
-         stream, p, map_of<Element>(a.q, p, p.heads, p.seqlen_q, kBlockM),
-         map_of<Element>(a.k, p, p.kv_heads, p.seqlen_k, plan.block_n),
-         map_of<Element>(a.v, p, p.kv_heads, p.seqlen_k, plan.block_n), a.o, a.softmax_lse);
+         stream, p, map(a.q, p.heads, p.seqlen_q, kBlockM), map(a.k, p.kv_heads, p.seqlen_k, plan.block_n),
+         map(a.v, p.kv_heads, p.seqlen_k, plan.block_n), a.o, a.softmax_lse);
 }
 
 void forward(const flash::ForwardArgs& a, const flash::Plan& plan, void*, flash::Stream stream) {

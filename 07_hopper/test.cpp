@@ -93,7 +93,7 @@ TEST_CASE("07.1 is right around the edges of its tiles") {
   }
 }
 
-TEST_CASE("07.1: a ragged tile never brings rows of the head behind it") {
+TEST_CASE("07.1 is right where ragged tiles lie beside other heads") {
   if (!is_tma() || no_hopper()) return;
   for (int head_dim : {64, 128}) {
     Problem p = make_problem(130, 75, head_dim);
