@@ -604,7 +604,7 @@ __global__ void barrier_never_full(MAPS) {
 // ---- wgmma ----------------------------------------------------------------------------------------------------------
 
 enum class Product { correct, refilled, released, not_fenced, not_waited, warps_apart, descriptors_differ };
-constexpr int kSide = 64, kMatrixBytes = kSide * kSide * 2, kWarpgroup = 128;
+constexpr int kSide = 64, kMatrixBytes = kSide * kSide * 2;
 
 // D = A B^T of two 64 x 64 matrices; then the second is loaded again.
 template <Product kKind>
