@@ -337,7 +337,9 @@ bool MemoryWatcher::report_locked(Region& region, size_t index, Who who, bool is
       const size_t offset = at - reinterpret_cast<uintptr_t>(block_->dynamic_begin);  // elsewhere: no chunk has it
       const auto holds = [&](uint32_t chunk) { return offset >= chunk && offset - chunk < 16; };
       if (std::none_of(product.chunks.begin(), product.chunks.end(), holds)) continue;
-      region.unit_reads[offset / 16 * region.units + warpgroup] = Access();  // told here, not as a race again
+      for (unsigned u = 0; u < region.units; ++u) {  // told here, not as a race again
+        region.unit_reads[offset / 16 * region.units + u] = Access();
+      }
       if (FaultRecord* record = new_fault("wgmma", &region, site_of(who), site_of(product.who))) {
         record->fault.message = "wgmma: @1" + copy_name(who) + " writes " + place_in(region, index << region.shift) +
                                 " in " + thread_and_block() + " while the wgmma of @2, warpgroup " +

@@ -639,14 +639,18 @@ WatchReport MemoryWatcher::report() const {
   auto text = [](const Site& site) { return site.file + ":" + std::to_string(site.line); };
   // What follows from another fault isn't told: a read that races with the write it should have waited for finds
   // nothing written where it happens to run first, and an index past an array's end hits whatever lies behind it.
+  // A descriptor that takes a wrong place finds there what others are about to write.
   std::set<std::pair<const Region*, uint32_t>> racing;
   std::set<std::string> overrun;
+  std::set<uint32_t> misled;
   for (const std::unique_ptr<FaultRecord>& record : faults_) {
     if (record->fault.kind == "race" || record->fault.kind == "async-copy" || record->fault.kind == "proxy") {
       racing.insert({record->region, record->here});
       racing.insert({record->region, record->other});
     } else if (record->fault.kind == "out-of-bounds") {
       overrun.insert(text(resolve_site(record->here)));
+    } else if (record->fault.kind == "wgmma" && record->region) {
+      misled.insert(record->here);
     }
   }
   std::map<std::tuple<std::string, std::string, std::string, std::string, std::string>, size_t> known;
@@ -654,6 +658,8 @@ WatchReport MemoryWatcher::report() const {
   for (const std::unique_ptr<FaultRecord>& record : faults_) {
     WatchFault fault = record->fault;
     if (fault.kind == "uninitialised" && racing.count({record->region, record->here})) continue;
+    const bool is_about_order = fault.kind == "uninitialised" || fault.kind == "async-copy" || fault.kind == "proxy";
+    if (is_about_order && misled.count(record->here)) continue;
     fault.here = resolve_site(record->here);
     if (record->other) fault.other = resolve_site(record->other);
     const std::string here = text(fault.here), other = record->other ? text(fault.other) : "";
