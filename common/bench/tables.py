@@ -261,6 +261,7 @@ def of_probe(data):
 PICTURES = {"ladder": "TFLOP/s of every step, as bars", "roofline": "The card's roofs and where each step stands",
             "tflops_fp32": "TFLOP/s against seqlen, steps 00 to 04 and PyTorch's fp32 kernels",
             "tflops_bf16": "TFLOP/s against seqlen, step 05 and PyTorch's bf16 kernels",
+            "tflops_hopper": "TFLOP/s against seqlen, landings of 07 and the kernels that people use",
             "tflops_backward": "TFLOP/s against seqlen of the backward pass",
             "time_by_seqlen": "Milliseconds a call against seqlen, with slopes"}
 
