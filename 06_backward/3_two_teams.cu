@@ -141,7 +141,7 @@ __global__ void __launch_bounds__(T::kThreads) backward_kernel(Params params) {
 
     // dQ of two steps ago. The teams do this at different times: one computes, the other waits less.
     const Element* const complete_ds = patches + stage_after * kBlockN * kBlockM;
-    if (team == kDsTeam && step >= 2) accumulate_dq<T>(dq_tile(params, walk, step - 2), complete_ds, kv_tiles);
+    if (team == kDsTeam && step >= 2) accumulate_dq<T>(params, walk, step - 2, complete_ds, kv_tiles);
 
     const int my_step = step - team, my_stage = team == kPTeam ? stage : stage_before;
     if (my_step >= 0 && my_step < walk.steps) {
@@ -166,7 +166,7 @@ __global__ void __launch_bounds__(T::kThreads) backward_kernel(Params params) {
       multiply_ab<kHeadDim>(accum, y, my_tiles + (1 - team) * T::kQueryElements);
     }
 
-    if (team == kPTeam && step >= 2) accumulate_dq<T>(dq_tile(params, walk, step - 2), complete_ds, kv_tiles);
+    if (team == kPTeam && step >= 2) accumulate_dq<T>(params, walk, step - 2, complete_ds, kv_tiles);
     stage = stage_after;
   }
 
