@@ -436,8 +436,9 @@ class Tables(unittest.TestCase):
         """Each says in its last line which commit and day its data are of."""
         data = lambda name: os.path.join(ROOT, "docs/data", name)
         ladder = where_and_when(read_ladder(data("h200_ladder.json")))
-        fp32, bf16 = (Measured(data(f"h200_{dtype}.csv")).source()[0] for dtype in ("fp32", "bf16"))
-        sources = {"ladder": ladder, "roofline": ladder, "tflops_fp32": fp32, "time_by_seqlen": fp32, "tflops_bf16": bf16, "tflops_backward": bf16}
+        fp32, bf16, hopper = (Measured(data(f"h200_{name}.csv")).source()[0] for name in ("fp32", "bf16", "hopper"))
+        sources = {"ladder": ladder, "roofline": ladder, "tflops_fp32": fp32, "time_by_seqlen": fp32, "tflops_bf16": bf16, "tflops_backward": bf16,
+                   "tflops_hopper": hopper}
         for name in ("memory", "error_by_seqlen"):
             row = read_csv(data(name + ".csv"))[0]
             sources[name] = f"{row['date']}, commit {row['commit']}"
