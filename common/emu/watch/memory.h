@@ -245,6 +245,7 @@ class MemoryWatcher final : public Watcher {
   // What the tensor cores read for a warpgroup: its products in flight, oldest first.
   struct Product {
     Who who;
+    uint32_t time;                  // of its reads: when it was issued
     std::vector<uintptr_t> chunks;  // of 16 bytes
   };
   struct Chain {      // of products on the same accumulators, in flight: where the newest's operands begin

@@ -172,7 +172,7 @@ void MemoryWatcher::wgmma_issued(const Block& block, unsigned warpgroup, const W
   const uint32_t site = site_number(op.site);
   copy_names_[site] = "wgmma";
   check_descriptors(warpgroup, op);
-  Product product{make_who(unit->second.column, site) | kEngine, {}};
+  Product product{make_who(unit->second.column, site) | kEngine, clock_.now, {}};
   const auto base = reinterpret_cast<uintptr_t>(block.dynamic_begin);
   const size_t shared_bytes = size_t(block.dynamic_end - block.dynamic_begin);
   const auto add = [&](const Operand& operand) {
@@ -208,6 +208,7 @@ void MemoryWatcher::wgmma_done(unsigned warpgroup) {
   const Pause pause(*this);
   Unit& unit = units_[warpgroup];
   lock(unit.in_flight.front(), false);
+  const uint32_t issued = unit.in_flight.front().time;
   unit.in_flight.pop_front();
   for (const auto& other : units_) {
     for (const Product& product : other.second.in_flight) lock(product, true);
@@ -216,7 +217,7 @@ void MemoryWatcher::wgmma_done(unsigned warpgroup) {
     for_each_cell(read.begin, read.bytes, [](Region& region, size_t cell) { region.cells[cell].write.who |= kLocked; });
   }
   for (unsigned t = 0; t < kWarpgroup; ++t) {
-    clock_.knowledge.learn(warpgroup * kWarpgroup + t, unit.column, clock_.now);
+    clock_.knowledge.learn(warpgroup * kWarpgroup + t, unit.column, issued);
   }
   ++clock_.now;
 }
