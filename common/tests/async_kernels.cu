@@ -172,7 +172,7 @@ __global__ void refill_without_empty(MAPS) {
       mbarrier_arrive_expect(&full, kBytes);
       tma_load(tile, &in, &full, 0, n);
     }
-    mbarrier_wait(&full, uint32_t(n) & 1);
+    if (t <= kWorkers) mbarrier_wait(&full, uint32_t(n) & 1);
     if (t < kWorkers) {
       sum += tile[t];
       mbarrier_arrive(&empty);
@@ -204,6 +204,23 @@ template <bool kFaulty>
 __global__ void arrivals_of_half(MAPS) {
   UNUSED_MAPS;
   ring<kFaulty ? Ring::too_many_arrivals : Ring::correct>(&in, out);
+}
+
+// Who waits is asleep when the arrivals come.
+template <bool kFaulty>
+__global__ void released_twice(MAPS) {
+  UNUSED_MAPS;
+  __shared__ uint64_t empty;
+  const int t = threadIdx.x;
+  init(&empty, 1);
+  if (t == 0) {
+    mbarrier_try_wait(&empty, 0);  // in vain: when nobody else can go on
+    mbarrier_arrive(&empty);
+    if (kFaulty) mbarrier_arrive(&empty);
+  } else {
+    mbarrier_wait(&empty, 0);
+  }
+  out[t] = float(t);
 }
 
 // Every thread announces the bytes and arrives, where one should.
@@ -934,6 +951,8 @@ const std::vector<FaultCase>& async_fault_cases() {
                     "one lane arrives for its warp without a __syncwarp"),
       CASE_AND_MORE(arrivals_of_half, kThreads, "async-copy", "tiles",
                     "an mbarrier initialised with fewer arrivals than come"),
+      CASE(released_twice, kWorkers, "mbarrier", "empty",
+           "two phases end before a thread that waits has seen the first"),
       CASE(producer_starts_at_0, kThreads, "barrier", "", "a producer that waits for parity 0 first"),
       CASE(arrivals_missing, kThreads, "barrier", "", "an mbarrier initialised with more arrivals than come"),
       CASE(polls_for_ever, kWorkers, "barrier", "", "a copy that is announced and never asked for"),

@@ -93,6 +93,7 @@ class MemoryWatcher final : public Watcher {
   void mbarrier_used(Thread&, unsigned barrier, CallSite);
   void mbarrier_gone(unsigned barrier, const void* at);
   void mbarrier_phase_ended(unsigned barrier);
+  void mbarrier_overrun(const Thread&, unsigned barrier);
   void mbarrier_passed(Thread&, unsigned barrier);
   void arrived(Thread&, SyncPoint&);
   void passed(Thread&, const SyncPoint&);
