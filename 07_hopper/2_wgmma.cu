@@ -60,7 +60,7 @@ struct Warpgroup {
   Shared<S>& shared;
   const QueryTile& tile;
   const int first_row;
-  const uint64_t q_first = slabs_descriptor(shared.q[0][first_row - tile.first_row], S::kBlockM);
+  const uint64_t q_first = slabs_descriptor(shared.q[0][first_row - tile.first_row], S::kBlockM);  // @descriptors
   const uint64_t k_first = slabs_descriptor(shared.k[0], kBlockN), v_first = slabs_descriptor(shared.v[0], kBlockN);
   float s_acc[kBlockN / 2], o_acc[kHeadDim / 2], row_max[2], row_sum[2];
   uint32_t p_frag[kBlockN / kWgmmaK][4];
@@ -82,7 +82,7 @@ struct Warpgroup {
     tma_load(shared.q, &params.q_map, &shared.q_full, 0, tile.first_row, 0, tile.batch_head);
   }
 
-  // S = Q K^T
+  // @scores: S = Q K^T
   __device__ __forceinline__ void issue_scores(int buffer) {
     const uint64_t k = k_first + buffer * bytes_on(S::kTileBytes);
     wgmma_fence();
@@ -93,7 +93,7 @@ struct Warpgroup {
     }
     wgmma_commit();
   }
-  // O += P V
+  // @values: O += P V
   __device__ __forceinline__ void issue_values(int buffer) {
     const uint64_t v = v_first + buffer * bytes_on(S::kTileBytes);
     wgmma_fence();
@@ -105,7 +105,7 @@ struct Warpgroup {
   }
   // `phase`: of the buffer's mbarriers.
   __device__ __forceinline__ void tile_scores(int buffer, int phase) {
-    mbarrier_wait(&shared.k_full[buffer], phase % 2);  // @wait-k
+    mbarrier_wait(&shared.k_full[buffer], phase % 2);
     issue_scores(buffer);
     wgmma_wait<0>();  // @wait-scores
     pin(s_acc);
@@ -123,7 +123,7 @@ struct Warpgroup {
     const float tile_max[2] = {lane_maximum(s_acc, 0), lane_maximum(s_acc, 1)};
     bool outgrown = false;
     for (int i = 0; i < 2; ++i) outgrown |= tile_max[i] * params.scale_log2 - kRescaleAbove > row_max[i];
-    if (!__any_sync(kAllLanes, outgrown)) return;  // @vote
+    if (!__any_sync(kAllLanes, outgrown)) return;
     float rescale[2];
     for (int i = 0; i < 2; ++i) {
       const float new_max = fmaxf(group_maximum(tile_max[i]) * params.scale_log2, row_max[i]);
@@ -131,7 +131,7 @@ struct Warpgroup {
       row_max[i] = new_max;
       row_sum[i] *= rescale[i];
     }
-    scale_rows(o_acc, rescale);  // @rescale
+    scale_rows(o_acc, rescale);
   }
   // The weights P = 2^(S - maximum), packed as an operand and added to this lane's share of the sums.
   __device__ __forceinline__ void tile_weights() {

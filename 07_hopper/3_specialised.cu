@@ -39,7 +39,7 @@ struct Shape {
   static constexpr int kBlockM = kConsumers * kWgmmaM, kBlockN = kHeadDim == 256 ? 64 : 128;
   static constexpr int kSlabs = kHeadDim / 64, kQBytes = kBlockM * kHeadDim * 2, kTileBytes = kBlockN * kHeadDim * 2;
   // Registers a thread: at most 512 over all warpgroups.
-  static constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
+  static constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;  // @registers
 };
 
 template <class S>
@@ -148,7 +148,7 @@ struct Consumer {
     const float tile_max[2] = {lane_maximum(s_acc, 0), lane_maximum(s_acc, 1)};
     bool outgrown = false;
     for (int i = 0; i < 2; ++i) outgrown |= tile_max[i] * params.scale_log2 - kRescaleAbove > row_max[i];
-    if (!__any_sync(kAllLanes, outgrown)) return;  // @vote
+    if (!__any_sync(kAllLanes, outgrown)) return;
     float rescale[2];
     for (int i = 0; i < 2; ++i) {
       const float new_max = fmaxf(group_maximum(tile_max[i]) * params.scale_log2, row_max[i]);
@@ -156,7 +156,7 @@ struct Consumer {
       row_max[i] = new_max;
       row_sum[i] *= rescale[i];
     }
-    scale_rows(o_acc, rescale);  // @rescale
+    scale_rows(o_acc, rescale);
   }
   // The weights P = 2^(S - maximum), packed as an operand and added to this lane's share of the sums.
   __device__ __forceinline__ void tile_weights() {
@@ -220,14 +220,14 @@ __global__ void __launch_bounds__(S::kThreads, 1) specialised_kernel(const __gri
   const int warpgroup = __shfl_sync(kAllLanes, threadIdx.x / kWarpgroup, 0);  // nor this: a warp has one
   if (threadIdx.x == 0) {
     mbarrier_init(&shared.q_full, 1);
-    init_ring(shared.k_full, shared.k_empty, S::kConsumers);
+    init_ring(shared.k_full, shared.k_empty, S::kConsumers);  // @rings
     init_ring(shared.v_full, shared.v_empty, S::kConsumers);
     mbarrier_init_fence();
   }
   __syncthreads();  // the barriers are there for every thread
   const QueryTile tile = query_tile<S::kBlockM, S::kBlockN>(problem, params.order, blockIdx.x);
   if (warpgroup == S::kConsumers) {
-    registers_down_to<S::kProducerRegisters>();
+    registers_down_to<S::kProducerRegisters>();  // @producer
     if (threadIdx.x / kWarpSize == S::kConsumers * 4 && elect_one()) Producer<S>{params, shared}.run(tile);
   } else {
     registers_up_to<S::kConsumerRegisters>();

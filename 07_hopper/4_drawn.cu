@@ -71,7 +71,7 @@ struct Producer {
       q_ring.expect(S::kQBytes);
       tma_load(shared.q, &params.q_map, q_ring.full(), 0, tile.first_row, 0, tile.batch_head);
     } else {
-      q_ring.expect(0);
+      q_ring.expect(0);  // @no-more
     }
     q_ring.next();
   }
@@ -128,7 +128,7 @@ struct Consumer {
 
   // This consumer's products with the tile of K or V are done: one thread says so for all.
   __device__ __forceinline__ void release(Ring<kBuffers>& ring) {
-    if (threadIdx.x % kWarpgroup == 0) ring.release();  // @release
+    if (threadIdx.x % kWarpgroup == 0) ring.release();
     ring.next();
   }
   __device__ __forceinline__ void release_q() {
@@ -188,7 +188,7 @@ struct Consumer {
     const float tile_max[2] = {lane_maximum(s_acc, 0), lane_maximum(s_acc, 1)};
     bool outgrown = false;
     for (int i = 0; i < 2; ++i) outgrown |= tile_max[i] * params.scale_log2 - kRescaleAbove > row_max[i];
-    if (!__any_sync(kAllLanes, outgrown)) return;  // @vote
+    if (!__any_sync(kAllLanes, outgrown)) return;
     float rescale[2];
     for (int i = 0; i < 2; ++i) {
       const float new_max = fmaxf(group_maximum(tile_max[i]) * params.scale_log2, row_max[i]);
@@ -196,7 +196,7 @@ struct Consumer {
       row_max[i] = new_max;
       row_sum[i] *= rescale[i];
     }
-    scale_rows(o_acc, rescale);  // @rescale
+    scale_rows(o_acc, rescale);
   }
   // The weights P = 2^(S - maximum), packed as an operand and added to this lane's share of the sums.
   __device__ __forceinline__ void tile_weights() {
@@ -230,7 +230,7 @@ struct Consumer {
     }
 #pragma unroll
     for (int slab = 0; slab < S::kSlabs; ++slab) {
-      auto& rows = shared.o[consumer * 4 + warp][slab % 2];
+      auto& rows = shared.o[consumer * 4 + warp][slab % 2];  // @slab
       if (lane == 0) bulk_wait_read<S::kSlabs == 1 ? 0 : 1>();
       __syncwarp();  // what left from this slab before has left it
       store_slab<Element>(rows, &o_acc[32 * slab], inverse);
@@ -259,7 +259,7 @@ struct Consumer {
       release_q();
       write_rows();
     }
-    if (lane == 0) bulk_wait_read<0>();  // shared memory is nobody else's before O has left it
+    if (lane == 0) bulk_wait_read<0>();  // @exit: shared memory is nobody else's before O has left it
   }
 };
 

@@ -90,10 +90,10 @@ struct Producer {
     load_q(number);
     while (number < tiles) {
       const int drawn = atomicAdd(params.counter, 1), next = gridDim.x + drawn;
-      if (drawn == tiles - 1) atomicExch(params.counter, 0);  // @reset: a draw a tile, and this was the last
+      if (drawn == tiles - 1) atomicExch(params.counter, 0);  // a draw a tile, and this was the last
       const QueryTile tile = query_tile<S::kBlockM, S::kBlockN>(problem, params.order, number);
       for (int key_tile = tile.key_tiles - 1; key_tile >= 0; --key_tile) {
-        load(k_ring, shared.k, params.k_map, key_tile, tile.kv_head);
+        load(k_ring, shared.k, params.k_map, key_tile, tile.kv_head);  // @loads
         if (key_tile + 1 < tile.key_tiles) load(v_ring, shared.v, params.v_map, key_tile + 1, tile.kv_head);
       }
       load(v_ring, shared.v, params.v_map, 0, tile.kv_head);
@@ -129,12 +129,12 @@ struct Consumer {
       : params(params), problem(problem), shared(shared), consumer(consumer) {}
 
   // The consumers take turns at issuing products: each waits at its own named barrier until the one before has arrived.
-  __device__ __forceinline__ void take_turn() { named_sync(1 + consumer, 2 * kWarpgroup); }
+  __device__ __forceinline__ void take_turn() { named_sync(1 + consumer, 2 * kWarpgroup); }  // @turn
   __device__ __forceinline__ void pass_turn() { named_arrive(1 + (consumer + 1) % S::kConsumers, 2 * kWarpgroup); }
 
   // This consumer's products with the tile of K or V are done: one thread says so for all.
   __device__ __forceinline__ void release(Ring<kBuffers>& ring) {
-    if (threadIdx.x % kWarpgroup == 0) ring.release();  // @release
+    if (threadIdx.x % kWarpgroup == 0) ring.release();
     ring.next();
   }
   __device__ __forceinline__ void release_q() {
@@ -189,7 +189,7 @@ struct Consumer {
     pin(o_acc);
     release(v_ring);
   }
-  __device__ __forceinline__ void scores_and_values() {
+  __device__ __forceinline__ void scores_and_values() {  // @overlap
     k_ring.wait_full();
     take_turn();
     issue_scores();
@@ -209,7 +209,7 @@ struct Consumer {
     const float tile_max[2] = {lane_maximum(s_acc, 0), lane_maximum(s_acc, 1)};
     bool outgrown = false;
     for (int i = 0; i < 2; ++i) outgrown |= tile_max[i] * params.scale_log2 - kRescaleAbove > row_max[i];
-    if (!__any_sync(kAllLanes, outgrown)) return;  // @vote
+    if (!__any_sync(kAllLanes, outgrown)) return;
     float rescale[2];
     for (int i = 0; i < 2; ++i) {
       const float new_max = fmaxf(group_maximum(tile_max[i]) * params.scale_log2, row_max[i]);
@@ -217,7 +217,7 @@ struct Consumer {
       row_max[i] = new_max;
       row_sum[i] *= rescale[i];
     }
-    scale_rows(o_acc, rescale);  // @rescale
+    scale_rows(o_acc, rescale);
   }
   // The weights P = 2^(S - maximum), packed as an operand and added to this lane's share of the sums.
   __device__ __forceinline__ void tile_weights() {

@@ -91,7 +91,7 @@ struct Producer {
     load_q(number);
     while (number < tiles) {
       const int drawn = atomicAdd(params.counter, 1), next = gridDim.x + drawn;
-      if (drawn == tiles - 1) atomicExch(params.counter, 0);  // @reset: a draw a tile, and this was the last
+      if (drawn == tiles - 1) atomicExch(params.counter, 0);  // a draw a tile, and this was the last
       const QueryTile tile = query_tile<S::kBlockM, S::kBlockN>(problem, params.order, number);
       for (int key_tile = tile.key_tiles - 1; key_tile >= 0; --key_tile) {
         load(k_ring, shared.k, params.k_map, key_tile, tile.kv_head);
@@ -135,7 +135,7 @@ struct Consumer {
 
   // This consumer's products with the tile of K or V are done: one thread says so for all.
   __device__ __forceinline__ void release(Ring<kBuffers>& ring) {
-    if (threadIdx.x % kWarpgroup == 0) ring.release();  // @release
+    if (threadIdx.x % kWarpgroup == 0) ring.release();
     ring.next();
   }
   __device__ __forceinline__ void release_q() {
@@ -245,7 +245,7 @@ struct Consumer {
       move_maxima(rescale);
       row_sum[0] *= rescale[0];
       row_sum[1] *= rescale[1];
-      scale_rows(o_acc, rescale);  // @rescale
+      scale_rows(o_acc, rescale);
       tile_weights(sum);
     }
     row_sum[0] += sum[0];

@@ -30,7 +30,7 @@ using flash::Problem;
 constexpr const char* kName = "07_hopper/7_keep_q";
 constexpr float kLn2 = 0.69314718f;
 constexpr float kLowest = -3e38f;    // where maxima start: finite, so that no -inf - -inf can arise
-constexpr float kSumLimit = 8192.f;  // @sum-limit: of a lane's share of a row of P. Below it fp16 holds each weight
+constexpr float kSumLimit = 8192.f;  // of a lane's share of a row of P. Below it fp16 holds each weight
 constexpr int kBuffers = 2;          // of K, and of V
 
 template <class Element_, int kHeadDim_, bool kCausal_>
@@ -74,7 +74,7 @@ struct Producer {
   // The Q of a query tile, and its number with it. Past the last, the number alone.
   __device__ __forceinline__ void load_q(int number) {
     q_ring.wait_empty();
-    shared.number[q_ring.buffer] = number;
+    shared.number[q_ring.buffer] = number;  // @number
     if (number < params.order.tiles()) {
       const QueryTile tile = query_tile<S::kBlockM, S::kBlockN>(problem, params.order, number);
       q_ring.expect(S::kQBytes);
@@ -98,7 +98,7 @@ struct Producer {
     load_q(number);
     while (number < tiles) {
       const int drawn = atomicAdd(params.counter, 1), next = gridDim.x + drawn;
-      if (drawn == tiles - 1) atomicExch(params.counter, 0);  // @reset: a draw a tile, and this was the last
+      if (drawn == tiles - 1) atomicExch(params.counter, 0);  // a draw a tile, and this was the last
       const QueryTile tile = query_tile<S::kBlockM, S::kBlockN>(problem, params.order, number);
       for (int key_tile = tile.key_tiles - 1; key_tile >= 0; --key_tile) {
         load(k_ring, shared.k, params.k_map, key_tile, tile.kv_head);
@@ -143,7 +143,7 @@ struct Consumer {
 
   // This consumer's products with the tile of K or V are done: one thread says so for all.
   __device__ __forceinline__ void release(Ring<kBuffers>& ring) {
-    if (threadIdx.x % kWarpgroup == 0) ring.release();  // @release
+    if (threadIdx.x % kWarpgroup == 0) ring.release();
     ring.next();
   }
   __device__ __forceinline__ void release_q() {
@@ -151,7 +151,7 @@ struct Consumer {
     q_ring.next();
   }
   // Waits for the next tile's Q. False: there is none.
-  __device__ __forceinline__ bool next_tile() {
+  __device__ __forceinline__ bool next_tile() {  // @next-tile
     q_ring.wait_full();
     const int number = __shfl_sync(kAllLanes, shared.number[q_ring.buffer], 0);  // the compiler learns: one for all
     if (number >= params.order.tiles()) return false;
@@ -227,7 +227,7 @@ struct Consumer {
     release(v_ring);
   }
   // The query tile's last K and V, where no row of this consumer sees them.
-  __device__ __forceinline__ void pass_over_k() {
+  __device__ __forceinline__ void pass_over_k() {  // @pass-over
     if (!S::kCausal || seen == tile.key_tiles) return;
     take_turn();
     pass_turn();
@@ -277,12 +277,12 @@ struct Consumer {
   __device__ __forceinline__ void next_weights() {
     float sum[2];
     tile_weights(sum);
-    if (__any_sync(kAllLanes, !(sum[0] <= kSumLimit && sum[1] <= kSumLimit))) {  // @vote: too large, or NaN
+    if (__any_sync(kAllLanes, !(sum[0] <= kSumLimit && sum[1] <= kSumLimit))) {  // too large, or NaN
       float rescale[2];
       move_maxima(rescale);
       row_sum[0] *= rescale[0];
       row_sum[1] *= rescale[1];
-      scale_rows(o_acc, rescale);  // @rescale
+      scale_rows(o_acc, rescale);
       tile_weights(sum);
     }
     row_sum[0] += sum[0];

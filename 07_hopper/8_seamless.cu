@@ -27,7 +27,7 @@ using flash::Problem;
 constexpr const char* kName = "07_hopper/8_seamless";
 constexpr float kLn2 = 0.69314718f;
 constexpr float kLowest = -3e38f;    // where maxima start: finite, so that no -inf - -inf can arise
-constexpr float kSumLimit = 8192.f;  // @sum-limit: of a lane's share of a row of P. Below it fp16 holds each weight
+constexpr float kSumLimit = 8192.f;  // of a lane's share of a row of P. Below it fp16 holds each weight
 constexpr int kBuffers = 2;          // of K, and of V
 
 template <class Element_, int kHeadDim_, bool kCausal_>
@@ -96,7 +96,7 @@ struct Producer {
     load_q(number);
     while (number < tiles) {
       const int drawn = atomicAdd(params.counter, 1), next = gridDim.x + drawn;
-      if (drawn == tiles - 1) atomicExch(params.counter, 0);  // @reset: a draw a tile, and this was the last
+      if (drawn == tiles - 1) atomicExch(params.counter, 0);  // a draw a tile, and this was the last
       const QueryTile tile = query_tile<S::kBlockM, S::kBlockN>(problem, params.order, number);
       for (int key_tile = tile.key_tiles - 1; key_tile >= 0; --key_tile) {
         load(k_ring, shared.k, params.k_map, key_tile, tile.kv_head);
@@ -141,7 +141,7 @@ struct Consumer {
 
   // This consumer's products with the tile of K or V are done: one thread says so for all.
   __device__ __forceinline__ void release(Ring<kBuffers>& ring) {
-    if (threadIdx.x % kWarpgroup == 0) ring.release();  // @release
+    if (threadIdx.x % kWarpgroup == 0) ring.release();
     ring.next();
   }
   __device__ __forceinline__ void release_q() {
@@ -275,12 +275,12 @@ struct Consumer {
   __device__ __forceinline__ void next_weights() {
     float sum[2];
     tile_weights(sum);
-    if (__any_sync(kAllLanes, !(sum[0] <= kSumLimit && sum[1] <= kSumLimit))) {  // @vote: too large, or NaN
+    if (__any_sync(kAllLanes, !(sum[0] <= kSumLimit && sum[1] <= kSumLimit))) {  // too large, or NaN
       float rescale[2];
       move_maxima(rescale);
       row_sum[0] *= rescale[0];
       row_sum[1] *= rescale[1];
-      scale_rows(o_acc, rescale);  // @rescale
+      scale_rows(o_acc, rescale);
       tile_weights(sum);
     }
     row_sum[0] += sum[0];
@@ -331,11 +331,11 @@ struct Consumer {
         scores_and_values();
         next_weights();
       }
-      if (!S::kKeepQ) release_q();
+      if (!S::kKeepQ) release_q();  // @seam
       if (S::kSeamless) {
         const int done_row = first_row, done_head = tile.batch_head;
         more = next_tile();
-        if (more) {  // @seam
+        if (more) {
           pass_over_k();
           scores_and_values();
           pass_over_v();

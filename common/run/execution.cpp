@@ -39,6 +39,15 @@ struct Execution::Buffers {
     std::fill_n(content.begin(), plan.zeroed_bytes, 0);
     workspace->copy_from_host(content.data());
   }
+  void require_zeros(const std::string& step, const Plan& plan) const {
+    if (plan.zeroed_bytes == 0) return;
+    std::vector<unsigned char> content(plan.workspace_bytes);
+    workspace->copy_to_host(content.data());
+    const auto end = content.begin() + ptrdiff_t(plan.zeroed_bytes);
+    if (std::all_of(content.begin(), end, [](unsigned char byte) { return byte == 0; })) return;
+    throw Error(kDeviceError, step + " doesn't leave zeros in the first " + std::to_string(plan.zeroed_bytes) +
+                                  " bytes of its workspace, where every call must find zeros: the next would go wrong");
+  }
   void* workspace_data() const { return workspace ? workspace->data() : nullptr; }
   float* lse() const { return static_cast<float*>(softmax_lse.data()); }
   ForwardArgs forward_args(const Problem& p) const { return {p, q.data(), k.data(), v.data(), o.data(), lse()}; }
@@ -86,6 +95,7 @@ void Execution::run() {
 
 Outputs Execution::outputs() {
   synchronize();
+  buffers_->require_zeros(step_.name, plan_);
   const auto read = [this](const DeviceBuffer& buffer) {
     std::vector<unsigned char> bytes(buffer.bytes());
     buffer.copy_to_host(bytes.data());

@@ -172,7 +172,7 @@ __global__ void refill_without_empty(MAPS) {
       mbarrier_arrive_expect(&full, kBytes);
       tma_load(tile, &in, &full, 0, n);
     }
-    mbarrier_wait(&full, uint32_t(n) & 1);
+    if (t <= kWorkers) mbarrier_wait(&full, uint32_t(n) & 1);
     if (t < kWorkers) {
       sum += tile[t];
       mbarrier_arrive(&empty);
@@ -204,6 +204,23 @@ template <bool kFaulty>
 __global__ void arrivals_of_half(MAPS) {
   UNUSED_MAPS;
   ring<kFaulty ? Ring::too_many_arrivals : Ring::correct>(&in, out);
+}
+
+// Who waits is asleep when the arrivals come.
+template <bool kFaulty>
+__global__ void released_twice(MAPS) {
+  UNUSED_MAPS;
+  __shared__ uint64_t empty;
+  const int t = threadIdx.x;
+  init(&empty, 1);
+  if (t == 0) {
+    mbarrier_try_wait(&empty, 0);  // in vain: when nobody else can go on
+    mbarrier_arrive(&empty);
+    if (kFaulty) mbarrier_arrive(&empty);
+  } else {
+    mbarrier_wait(&empty, 0);
+  }
+  out[t] = float(t);
 }
 
 // Every thread announces the bytes and arrives, where one should.
@@ -672,6 +689,44 @@ __device__ void multiply(const CUtensorMap* map, float* out) {
   out[t] = d[0];
 }
 
+// Two groups of products; b is the newer one's. The producer comes long after both are done, and nothing has told it.
+template <bool kFaulty>
+__global__ void released_with_the_older(const __grid_constant__ CUtensorMap map, float* out) {
+  unsigned char *a = dynamic_shared_tiles<unsigned char>(), *b = a + kMatrixBytes;
+  __shared__ uint64_t full[2], empty;
+  const int t = threadIdx.x;
+  init(&full[0], 1);
+  init(&full[1], 1);
+  init(&empty, kWarpgroup);
+  if (t > kWarpgroup) return;
+  if (t == kWarpgroup) {
+    mbarrier_arrive_expect(&full[0], 2 * kMatrixBytes);
+    tma_load(a, &map, &full[0], 0, 0);
+    tma_load(b, &map, &full[0], 0, 0);
+    mbarrier_wait(&empty, 0);
+    mbarrier_try_wait(&full[1], 0);  // in vain: when nobody else can go on
+    mbarrier_arrive_expect(&full[1], kMatrixBytes);
+    tma_load(b, &map, &full[1], 0, 0);
+    return;
+  }
+  mbarrier_wait(&full[0], 0);
+  const uint64_t a_at = wgmma_descriptor(a, Swizzle::bytes128, 16, 1024);
+  const uint64_t b_at = wgmma_descriptor(b, Swizzle::bytes128, 16, 1024);
+  float d[2][kSide / 2];
+  wgmma_fence();
+  Wgmma<kSide, __nv_bfloat16>::template ss<0, 0>(d[0], a_at, a_at, 0);
+  wgmma_commit();
+  Wgmma<kSide, __nv_bfloat16>::template ss<0, 0>(d[1], a_at, b_at, 0);
+  wgmma_commit();
+  wgmma_wait<kFaulty ? 1 : 0>();
+  mbarrier_arrive(&empty);
+  wgmma_wait<0>();
+  pin(d[0]);
+  pin(d[1]);
+  mbarrier_wait(&full[1], 0);
+  out[t] = d[0][0] + d[1][0];
+}
+
 using ProductKernel = void (*)(CUtensorMap, float*);
 #define PRODUCT(name, kind)                                                   \
   template <bool kFaulty>                                                     \
@@ -686,13 +741,13 @@ PRODUCT(warps_apart, warps_apart)
 PRODUCT(descriptors_differ, descriptors_differ)
 #undef PRODUCT
 
-template <ProductKernel kWrong, ProductKernel kRight>
+template <ProductKernel kWrong, ProductKernel kRight, int kBlock = kWarpgroup>
 void run_product(bool faulty) {
   DeviceBuffer in("in", kMatrixBytes), out("out", kWarpgroup * sizeof(float));
   in.copy_from_host(std::vector<char>(kMatrixBytes).data());
   const CUtensorMap map = make_tensor_map(static_cast<const __nv_bfloat16*>(in.data()), {kSide, kSide}, {2 * kSide},
                                           {kSide, kSide}, Swizzle::bytes128);
-  launch(faulty ? kWrong : kRight, 1, kWarpgroup, 2 * kMatrixBytes, nullptr, map, floats(out));
+  launch(faulty ? kWrong : kRight, 1, kBlock, 2 * kMatrixBytes, nullptr, map, floats(out));
   flash::synchronize();
 }
 
@@ -916,6 +971,8 @@ const std::vector<FaultCase>& async_fault_cases() {
                     "one lane arrives for its warp without a __syncwarp"),
       CASE_AND_MORE(arrivals_of_half, kThreads, "async-copy", "tiles",
                     "an mbarrier initialised with fewer arrivals than come"),
+      CASE(released_twice, kWorkers, "mbarrier", "empty",
+           "two phases end before a thread that waits has seen the first"),
       CASE(producer_starts_at_0, kThreads, "barrier", "", "a producer that waits for parity 0 first"),
       CASE(arrivals_missing, kThreads, "barrier", "", "an mbarrier initialised with more arrivals than come"),
       CASE(polls_for_ever, kWorkers, "barrier", "", "a copy that is announced and never asked for"),
@@ -958,6 +1015,9 @@ const std::vector<FaultCase>& async_fault_cases() {
                    "a TMA load into a tile that a wgmma still reads"),
       PRODUCT_CASE(operand_released_early, "wgmma", "dynamic shared memory",
                    "a tile released before the wait for the wgmma that reads it"),
+      {"released_with_the_older", "a tile released after a wait that covers an older product only", "async-copy",
+       "dynamic shared memory",
+       run_product<released_with_the_older<true>, released_with_the_older<false>, kWarpgroup + kWarpSize>, false},
       PRODUCT_CASE(operand_not_fenced, "proxy", "dynamic shared memory", "no fence_async before a wgmma"),
       PRODUCT_CASE(result_never_waited, "wgmma", "", "a wgmma that nobody waits for"),
       PRODUCT_CASE(warps_apart, "barrier", "", "the warps of a warpgroup in two branches"),

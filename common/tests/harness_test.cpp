@@ -210,8 +210,16 @@ TEST_CASE("a step finds zeros where its plan asks for them, and NaN in the rest 
     copy_v(a, plan, workspace, stream);
   };
   const Problem p = small_problem();
-  Execution execution(step, p, make_inputs(p, Direction::forward, Dist::normal, 1));
-  execution.run();
+  const Inputs inputs = make_inputs(p, Direction::forward, Dist::normal, 1);
+  CHECK(status_of([&] { run_once(step, p, inputs); }) == kPass);
+  step.forward = [](const ForwardArgs&, const Plan&, void* workspace, Stream) {
+    static_cast<unsigned char*>(workspace)[7] = 1;
+  };
+  std::string sentence;
+  CHECK(status_of([&] { run_once(step, p, inputs); }, &sentence) == kDeviceError);
+  CHECK(sentence ==
+        "90_copy doesn't leave zeros in the first 8 bytes of its workspace, where every call must find zeros: the next "
+        "would go wrong");
 }
 
 TEST_CASE("a step is refused by name where it can't take the problem") {

@@ -11,6 +11,7 @@ namespace flash::emu {
 namespace {
 
 constexpr uint32_t kMostArrivals = (1u << 20) - 1;  // and bytes, of a phase
+constexpr const char* kWait = "mbarrier_wait";
 
 }  // namespace
 
@@ -123,7 +124,7 @@ bool Mbarriers::wait(Thread& thread, const void* at, bool parity, bool polls, Ca
     return true;
   }
   thread.state = ThreadState::at_mbarrier;
-  thread.waits_for = polls ? "mbarrier_try_wait" : "mbarrier_wait";
+  thread.waits_for = polls ? "mbarrier_try_wait" : kWait;
   thread.waits_at = site;
   thread.waits_on = index;
   thread.waits_parity = parity;
@@ -148,6 +149,11 @@ bool Mbarriers::come(unsigned index, uint64_t phase, uint32_t bytes) {
 void Mbarriers::end_phase_if_complete(unsigned index) {
   Mbarrier& barrier = all_[index];
   if (barrier.pending != 0 || barrier.bytes != 0) return;
+  const auto still_sleeps = [&](const Thread* thread) {
+    return thread->state == ThreadState::ready && thread->waits_for == kWait && thread->waits_on == index;
+  };
+  const auto sleeper = std::find_if(barrier.woken.begin(), barrier.woken.end(), still_sleeps);
+  if (sleeper != barrier.woken.end()) watch_mbarrier_overrun(**sleeper, index);
   ++barrier.phase;
   barrier.pending = barrier.count;
   barrier.announced = 0;
@@ -158,6 +164,7 @@ void Mbarriers::end_phase_if_complete(unsigned index) {
     watch_mbarrier_passed(*thread, index);
     current_worker()->wake(*thread);
   }
+  barrier.woken.swap(barrier.waiting);
   barrier.waiting.clear();
 }
 

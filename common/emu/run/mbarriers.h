@@ -20,6 +20,7 @@ struct Mbarrier {
   unsigned init_thread = 0;
   std::vector<unsigned> arrived;  // the threads whose arrivals this phase has
   std::vector<Thread*> waiting;   // for this phase's end
+  std::vector<Thread*> woken;     // by the last phase's end
 };
 
 class Mbarriers {

@@ -15,6 +15,8 @@ void watch_mbarrier_used(Thread&, unsigned barrier, CallSite);
 void watch_mbarrier_gone(unsigned barrier, const void* at);
 void watch_mbarrier_arrived(Thread&, unsigned barrier);
 void watch_mbarrier_phase_ended(unsigned barrier);
+// The next phase ends before a thread that waited for the last one has gone on.
+void watch_mbarrier_overrun(const Thread&, unsigned barrier);
 void watch_mbarrier_passed(Thread&, unsigned barrier);
 
 void watch_named_arrived(Thread&, unsigned id);

@@ -416,7 +416,10 @@ bool Worker::wait_for_mbarrier(const void* at, bool parity, bool polls, CallSite
   const uint64_t phase = engine_.mbarriers[barrier].phase;
   if (polls) polling_.push_back(&self);
   wait();
-  if (!polls) return true;
+  if (!polls) {
+    self.waits_for = nullptr;
+    return true;
+  }
   const bool ended = engine_.mbarriers[barrier].phase != phase;
   if (ended) {
     fruitless_polls_ = 0;

@@ -96,6 +96,18 @@ void MemoryWatcher::mbarrier_phase_ended(unsigned barrier) {
   ++clock_.now;
 }
 
+void MemoryWatcher::mbarrier_overrun(const Thread& thread, unsigned barrier) {
+  const Pause pause(*this);
+  const WatchedMbarrier& b = mbarriers_[barrier];
+  if (FaultRecord* record = new_fault("mbarrier", region_at(b.at), site_number(thread.waits_at), site_of(b.init.who))) {
+    record->fault.message =
+        "mbarrier: thread " + to_string(thread.index) + " of block " + to_string(block_->index) +
+        " waits at @1 for a phase of mbarrier " + b.name +
+        ", and the next phase may end as well before it looks: on a GPU it would miss both, and wait "
+        "on. More threads arrive than @2 initialises it for, or they don't wait for this thread.";
+  }
+}
+
 void MemoryWatcher::mbarrier_passed(Thread& thread, unsigned barrier) {
   const Pause pause(*this);
   passed(thread, mbarriers_[barrier].point);
@@ -383,6 +395,9 @@ void watch_mbarrier_arrived(Thread& thread, unsigned barrier) {
 }
 void watch_mbarrier_phase_ended(unsigned barrier) {
   if (watched()) the_watcher.mbarrier_phase_ended(barrier);
+}
+void watch_mbarrier_overrun(const Thread& thread, unsigned barrier) {
+  if (watched()) the_watcher.mbarrier_overrun(thread, barrier);
 }
 void watch_mbarrier_passed(Thread& thread, unsigned barrier) {
   if (watched()) the_watcher.mbarrier_passed(thread, barrier);

@@ -94,6 +94,7 @@ class MemoryWatcher final : public Watcher {
   void mbarrier_used(Thread&, unsigned barrier, CallSite);
   void mbarrier_gone(unsigned barrier, const void* at);
   void mbarrier_phase_ended(unsigned barrier);
+  void mbarrier_overrun(const Thread&, unsigned barrier);
   void mbarrier_passed(Thread&, unsigned barrier);
   void arrived(Thread&, SyncPoint&);
   void passed(Thread&, const SyncPoint&);
@@ -251,6 +252,7 @@ class MemoryWatcher final : public Watcher {
   // What the tensor cores read for a warpgroup: its products in flight, oldest first.
   struct Product {
     Who who;
+    uint32_t time;                 // of its reads: when it was issued
     std::vector<uint32_t> chunks;  // of 16 bytes, from the begin of the dynamic shared memory
   };
   struct Chain {      // of products on the same accumulators, in flight: where the newest's operands begin

@@ -195,7 +195,7 @@ void MemoryWatcher::wgmma_issued(const Block& block, unsigned warpgroup, const W
   const uint32_t site = site_number(op.site);
   copy_names_[site] = "wgmma";
   check_descriptors(warpgroup, op);
-  Product product{make_who(unit->second.column, site) | kEngine, {}};
+  Product product{make_who(unit->second.column, site) | kEngine, clock_.now, {}};
   const size_t shared_bytes = size_t(block.dynamic_end - block.dynamic_begin);
   const auto add = [&](const Operand& operand) {
     for (unsigned r = 0; r < operand.rows(); ++r) {
@@ -221,8 +221,10 @@ void MemoryWatcher::wgmma_issued(const Block& block, unsigned warpgroup, const W
 void MemoryWatcher::wgmma_done(unsigned warpgroup, size_t count) {
   const Pause pause(*this);
   Unit& unit = units_[warpgroup];
+  uint32_t issued = 0;  // the newest of those that are done
   for (; count > 0; --count) {
     lock(unit.in_flight.front(), false);
+    issued = unit.in_flight.front().time;
     unit.in_flight.pop_front();
   }
   for (const auto& other : units_) {
@@ -232,7 +234,7 @@ void MemoryWatcher::wgmma_done(unsigned warpgroup, size_t count) {
     for_each_cell(read.begin, read.bytes, [](Region& region, size_t cell) { region.cells[cell].write.who |= kLocked; });
   }
   for (unsigned t = 0; t < kWarpgroup; ++t) {
-    clock_.knowledge.learn(warpgroup * kWarpgroup + t, unit.column, clock_.now);
+    clock_.knowledge.learn(warpgroup * kWarpgroup + t, unit.column, issued);
   }
   ++clock_.now;
 }
