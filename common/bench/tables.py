@@ -165,7 +165,7 @@ def of_07_gains(data):
 
 
 def of_07_peers(data):
-    bench, last = Bench(data("h200_hopper.csv")), landings_of("07")[-1]
+    bench, last = Bench(data("h200_hopper_peers.csv")), landings_of("07")[-1]
     peers = [impl for impl in bench.values("impl") if impl in PEERS]
     lines = [speeds(bench, impl, "forward") for impl in (*peers, last)] + [ratios(bench, last, peer, "forward", True) for peer in peers]
     return by_problem(bench, (*peers, last), lines, "TFLOP/s, bf16; ratios are medians of the rounds' (least–greatest)")
@@ -220,7 +220,7 @@ def of_clocks(data):
 def of_commands(data):
     """The commands that made docs/data/'s measurements, as the files have them."""
     commands = [read_ladder(data("h200_ladder.json"))["command"]]
-    commands += [c for file in ("h200_fp32.csv", "h200_bf16.csv", "h200_hopper.csv") for c in Bench(data(file)).values("command")]
+    commands += [c for file in ("h200_fp32.csv", "h200_bf16.csv", "h200_hopper.csv", "h200_hopper_peers.csv") for c in Bench(data(file)).values("command")]
     return "```sh\n" + "\n".join(commands) + "\n```"
 
 
