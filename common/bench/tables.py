@@ -146,8 +146,10 @@ def of_05_peers(data):
 
 
 def of_06_peers(data):
-    bench = Bench(data("h200_bf16.csv"))
-    return side_by_side(bench, ("torch_flash", "torch_cudnn", *landings_of("06.3")), "backward", "bf16")
+    bench, mine = Bench(data("h200_bf16.csv")), landings_of("06.3")[-1]
+    peers = [peer for peer in ("torch_flash", "torch_cudnn", "flash_attention_4") if any(key[:2] == (peer, "backward") for key in bench.cells)]
+    lines = [speeds(bench, impl, "backward") for impl in (*peers, mine)] + [ratios(bench, mine, peer, "backward") for peer in peers]
+    return by_problem(bench, (*peers, mine), lines, "TFLOP/s, bf16")
 
 
 def of_07(data):
@@ -185,7 +187,7 @@ def of_05(data):
 
 def of_06(data):
     parts = []
-    for dtype, peers in (("fp32", ("torch_efficient", "torch_math")), ("bf16", ("torch_flash", "torch_cudnn"))):
+    for dtype, peers in (("fp32", ("torch_efficient", "torch_math")), ("bf16", ("torch_flash", "torch_cudnn", "flash_attention_4"))):
         steps = [l for l in landings_of("06") if dtype in dtypes(l)]
         parts.append(by_seqlen(Bench(data(f"h200_{dtype}.csv")), (*steps, *peers), "backward", dtype, "tflops", (steps[-1], peers[0])))
     return "\n\n".join(p for p in parts if p)
@@ -209,7 +211,7 @@ def of_clocks(data):
     rows = []
     for file in ("h200_fp32.csv", "h200_bf16.csv"):
         bench = Bench(data(file))
-        for whose, peers in (("steps", False), ("PyTorch", True)):
+        for whose, peers in (("steps", False), ("peers", True)):
             for column, name in (("sm_mhz", "SM clock, MHz"), ("mem_mhz", "memory clock, MHz"), ("power_w", "power, W")):
                 seen = sorted(r.number(column) for r in bench.rows if r[column] and r["ms"] and (r["impl"] in PEERS) == peers)
                 if seen:
@@ -252,6 +254,13 @@ def of_ncu(data):
     return table(["question", *(c.split()[0] for c in columns)], rows)
 
 
+def of_ncu_hopper(data):
+    """What Nsight Compute counts of 05.6 and 07's landings, head_dim 128."""
+    found = read_csv(data("ncu_hopper_h200.csv"))
+    header = [c for c in found[0] if c not in ("what", "unit")]
+    return table(["", *header], [[f"{r['what']}, {r['unit']}", *(r[c] for c in header)] for r in found])
+
+
 def of_probe(data):
     text = read_text(data("probe_h200.txt")).strip("\n")
     return text and f"```text\n{text}\n```"
@@ -273,7 +282,7 @@ def picture(name, root, document):
 
 TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-04-peers": of_04_peers, "h200-05": of_05, "h200-05-peers": of_05_peers, "h200-06": of_06, "h200-06-peers": of_06_peers,
           "h200-07": of_07, "h200-07-gains": of_07_gains, "h200-07-peers": of_07_peers, "h200-fp32": of_fp32,
-          "h200-clocks": of_clocks, "commands": of_commands, "counts": of_counts, "probe": of_probe, "ncu": of_ncu}
+          "h200-clocks": of_clocks, "commands": of_commands, "counts": of_counts, "probe": of_probe, "ncu": of_ncu, "ncu-hopper": of_ncu_hopper}
 
 
 def documents(root):
