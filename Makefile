@@ -64,6 +64,8 @@ WATCHED_FLAGS := $(KERNEL_FLAGS) -O2 -DFLASH_WATCH=1 -fsanitize=thread -fsanitiz
 FAST_FLAGS := $(KERNEL_FLAGS) -O3 -DFLASH_WATCH=0
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -Wall,-Wextra,-fPIC -I. $(NVCC_WERROR) \
   $(foreach arch,$(patsubst sm_%,%,$(or $($*.archs),$(REAL_ARCH))),-gencode arch=compute_$(arch),code=sm_$(arch))
+# Kernels whose wgmmas ptxas serialises aren't built; common/tests plants such mistakes.
+HEED_PTXAS = $(if $(filter common/tests/%,$<),,sh common/make/heed_ptxas.sh $<)
 # Catch2 3 has a library, Catch2 2 is one header.
 CATCH_LIB = $(eval CATCH_LIB := $(shell printf '\043if __has_include(<catch2/catch_test_macros.hpp>)\nyes\n\043endif\n' | $(CXX) -std=c++17 -E -P -x c++ - | grep -qx yes && echo -lCatch2))$(CATCH_LIB)
 
@@ -133,7 +135,7 @@ endef
 define back_ends
 $(eval $(call kernels,build/emu,$1,$(CXX) $(WATCHED_FLAGS) $2 -x c++,g++   (watched),$(CXX) -pthread,$(EMU_BACKEND),$(EMU_TESTS)))
 $(eval $(call kernels,build/emu-fast,$1,$(CXX) $(FAST_FLAGS) $2 -x c++,g++  ,$(CXX) -pthread,$(EMU_BACKEND),$(EMU_TESTS)))
-$(eval $(call kernels,$(PLAIN_CUDA),$1,$$(NVCC) $$(NVCC_FLAGS) $2,nvcc ,$$(NVCC),$(patsubst %,$(PLAIN_CUDA)/common/device/%_cuda.o,device tensor_map),$(CUDA_TESTS)))
+$(eval $(call kernels,$(PLAIN_CUDA),$1,$$(HEED_PTXAS) $$(NVCC) $$(NVCC_FLAGS) $2,nvcc ,$$(NVCC),$(patsubst %,$(PLAIN_CUDA)/common/device/%_cuda.o,device tensor_map),$(CUDA_TESTS)))
 endef
 $(call back_ends)
 $(foreach tile,$(TILES),$(call back_ends,-$(tile),-DTILE_M=$(firstword $(subst x, ,$(tile))) -DTILE_N=$(lastword $(subst x, ,$(tile)))))

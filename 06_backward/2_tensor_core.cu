@@ -139,7 +139,7 @@ __global__ void __launch_bounds__(T::kThreads) backward_kernel(Params params) {
     make_ds<T, Element>(ds, dp, my_stats + kBlockM, weights, my_patches);
     multiply_ab<kHeadDim>(dk, ds, q_tile);
     __syncthreads();  // dS of all warps is complete
-    accumulate_dq<T>(dq_tile(params, walk, step), patches, kv_tiles);
+    accumulate_dq<T>(params, walk, step, patches, kv_tiles);
   }
 
   const size_t place = kv_offset + warp_key * kHeadDim;

@@ -141,18 +141,21 @@ __global__ void __launch_bounds__(T::kThreads) backward_kernel(Params params) {
 
     // dQ of two steps ago. The teams do this at different times: one computes, the other waits less.
     const Element* const complete_ds = patches + stage_after * kBlockN * kBlockM;
-    if (team == kDsTeam && step >= 2) accumulate_dq<T>(dq_tile(params, walk, step - 2), complete_ds, kv_tiles);
+    if (team == kDsTeam && step >= 2) accumulate_dq<T>(params, walk, step - 2, complete_ds, kv_tiles);
 
     const int my_step = step - team, my_stage = team == kPTeam ? stage : stage_before;
     if (my_step >= 0 && my_step < walk.steps) {
-      const Element* const my_tiles = q_tiles + my_stage * 2 * T::kQueryElements;
-      const Element* const my_keys = kv_tiles + team * T::kKeyElements + warp_key * kHeadDim;
+      const Element* const q_tile = q_tiles + my_stage * 2 * T::kQueryElements;
+      const Element* const do_tile = q_tile + T::kQueryElements;
+      const Element* const first_tile = team == kPTeam ? q_tile : do_tile;
+      const Element* const second_tile = team == kPTeam ? do_tile : q_tile;
+      const Element* const my_keys = (team == kPTeam ? kv_tiles : kv_tiles + T::kKeyElements) + warp_key * kHeadDim;
       const float* const my_stats = stats + (2 * my_stage + team) * kBlockM + lane % 4 * 2;
       Element* const my_patches = patches + (my_stage * kBlockN + warp_key) * kBlockM;
       uint4* const handover = reinterpret_cast<uint4*>(my_patches) + lane;
 
       float x[kMTiles][T::kQueries][2][4] = {};  // S^T or dP^T
-      multiply_abt<kHeadDim>(x, my_keys, my_tiles + team * T::kQueryElements);
+      multiply_abt<kHeadDim>(x, my_keys, first_tile);
       uint32_t y[kMTiles][T::kQueries][4];  // P^T or dS^T
       if (team == kPTeam) {
         const int query = walk.query(step);
@@ -163,10 +166,10 @@ __global__ void __launch_bounds__(T::kThreads) backward_kernel(Params params) {
       } else {
         ds_team<T, Element>(y, x, my_stats, handover, reinterpret_cast<uint32_t*>(my_patches) + lane);
       }
-      multiply_ab<kHeadDim>(accum, y, my_tiles + (1 - team) * T::kQueryElements);
+      multiply_ab<kHeadDim>(accum, y, second_tile);
     }
 
-    if (team == kPTeam && step >= 2) accumulate_dq<T>(dq_tile(params, walk, step - 2), complete_ds, kv_tiles);
+    if (team == kPTeam && step >= 2) accumulate_dq<T>(params, walk, step - 2, complete_ds, kv_tiles);
     stage = stage_after;
   }
 

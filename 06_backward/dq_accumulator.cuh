@@ -8,12 +8,6 @@ namespace {
 
 constexpr int kPatch = 16 * 16;  // elements of a patch, the unit in which dS and dQ are kept
 
-// The accumulator of a step's dQ, and after it
-template <int kBlockM>
-__device__ __forceinline__ float* dq_tile(const Params& params, const Walk<kBlockM>& walk, int step) {
-  return params.dq_accum + (walk.head(step) * params.padded_q + walk.query(step)) * params.problem.head_dim;
-}
-
 // Four floats to one lane's place in the accumulator.
 __device__ __forceinline__ void add_to_global(float* address, float4 value) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
@@ -26,10 +20,11 @@ __device__ __forceinline__ void add_to_global(float* address, float4 value) {
 #endif
 }
 
-// dQ += dS K for this warp's 32 queries and 32 columns of a query tile (and its share of the keys). A patch of dS^T
-// holds 8 x 8 matrices of [key][query], in the order down, then right.
+// dQ += dS K for this warp's 32 queries and 32 columns of a step's query tile (and its share of the keys). A patch of
+// dS^T holds 8 x 8 matrices of [key][query], in the order down, then right.
 template <class T, class Element>
-__device__ __forceinline__ void accumulate_dq(float* dq_tile, const Element* ds_patches, const Element* k_tile) {
+__device__ __forceinline__ void accumulate_dq(const Params& params, const Walk<T::kBlockM>& walk, int step,
+                                              const Element* ds_patches, const Element* k_tile) {
   const int warp = threadIdx.x / kWarpSize, lane = threadIdx.x % kWarpSize;
   const int row = warp % T::kSquaresM * 32, col = warp / T::kSquaresM % T::kSquaresN * 32;
   const int key0 = warp / (T::kSquaresM * T::kSquaresN) * T::kDqKeys;
@@ -47,6 +42,8 @@ __device__ __forceinline__ void accumulate_dq(float* dq_tile, const Element* ds_
       for (int m = 0; m < 2; ++m) mma_pair<Element>(dq[m][n], a[m], b);
     }
   }
+  // Where to, not sooner: it takes a division, and now there are products to do meanwhile.
+  float* const dq_tile = params.dq_accum + (walk.head(step) * params.padded_q + walk.query(step)) * T::kHeadDim;
   for (int m = 0; m < 2; ++m) {
     for (int n = 0; n < 2; ++n) {
       const int patch = (row / 16 + m) * (T::kHeadDim / 16) + col / 16 + n;

@@ -5,12 +5,14 @@ from data import Bench, read_csv, read_ladder, where_and_when
 from figure import (BLUE, GREEN, GREY, MARKERS, ORANGE, PALETTE, PURPLE, RED, SKY, plt, save, seqlen_axis,
                     short_length)
 from ladder import human_bytes
-from measure import MeasureError, is_backward, landings_for, name_of, number_of
+from measure import MeasureError, is_backward, landings_for, landings_of, name_of, number_of
 
 STEP_COLOURS = {"00": GREY, "01": SKY, "02": BLUE, "03.1": PURPLE, "03.2": ORANGE, "04": GREEN, "05.1": SKY, "05.2": BLUE,
-                "05.3": PURPLE, "05.4": GREEN, "05.5": ORANGE, "05.6": RED, "06.1": PURPLE, "06.3": RED}
+                "05.3": PURPLE, "05.4": GREEN, "05.5": ORANGE, "05.6": RED, "06.1": PURPLE, "06.3": RED,
+                "07.1": SKY, "07.2": BLUE, "07.5": PURPLE, "07.8": RED}
 PEER_STYLES = {"torch_flash": (GREEN, "FlashAttention-2 (PyTorch)"), "torch_cudnn": (ORANGE, "cuDNN (PyTorch)"),
-               "torch_efficient": (RED, "efficient (PyTorch)"), "torch_math": (PURPLE, "plain (PyTorch)")}
+               "torch_efficient": (RED, "efficient (PyTorch)"), "torch_math": (PURPLE, "plain (PyTorch)"),
+               "flash_attention_3": (PURPLE, "FlashAttention-3"), "flash_attention_4": (BLUE, "FlashAttention-4")}
 
 
 def step_name(name):
@@ -104,6 +106,12 @@ def tflops_fp32(data, out):
 def tflops_bf16(data, out):
     """TFLOP/s against seqlen of the steps in bf16, with PyTorch's."""
     curves(data, "h200_bf16.csv", "forward", (*landings_for("forward", "bf16"), "torch_flash", "torch_cudnn"), out)
+
+
+def tflops_hopper(data, out):
+    """TFLOP/s against seqlen of the landings of 07 that gain most, with the kernels that people use."""
+    steps = landings_of("07.1", "07.2", "07.5", "07.8")
+    curves(data, "h200_hopper.csv", "forward", (*steps, *(peer for peer in PEER_STYLES if peer.endswith(("flash", "cudnn", "_3", "_4")))), out)
 
 
 def tflops_backward(data, out):
@@ -210,5 +218,5 @@ def error_by_seqlen(data, out):
     save(figure, out, f"One head, head_dim {rows[0]['head_dim']}, normal inputs, not causal, against fp64; the CPU back end, not watched (make counts; {rows[0]['date']}, commit {rows[0]['commit']}).")
 
 
-FIGURES = {"ladder": ladder, "tflops_fp32": tflops_fp32, "tflops_bf16": tflops_bf16, "tflops_backward": tflops_backward,
-           "time_by_seqlen": time_by_seqlen, "roofline": roofline, "memory": memory, "error_by_seqlen": error_by_seqlen}
+FIGURES = {"ladder": ladder, "tflops_fp32": tflops_fp32, "tflops_bf16": tflops_bf16,
+           "tflops_hopper": tflops_hopper, "tflops_backward": tflops_backward, "time_by_seqlen": time_by_seqlen, "roofline": roofline, "memory": memory, "error_by_seqlen": error_by_seqlen}

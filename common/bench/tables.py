@@ -5,6 +5,7 @@ when a table isn't what the data give (`make test`). Where a table's data aren't
 import argparse
 import os
 import re
+import statistics
 
 from command import run_main
 from data import Bench, Row, read_csv, read_ladder, read_text, where_and_when
@@ -97,22 +98,40 @@ def by_seqlen(bench, impls, direction, dtype, column, compare=None):
     return "\n\n".join(parts) + "\n\n" + caption(*bench.source()) if parts else ""
 
 
-def side_by_side(bench, impls, direction, more):
-    """TFLOP/s: a row a head_dim, mask and implementation, a column a seqlen; the last of `impls` against the first."""
+def by_problem(bench, impls, lines, more):
+    """A row a head_dim, mask and line of `lines`, which are (name, what a cell says of seqlen, head_dim, causal); a column
+    a seqlen that `impls` have."""
     seqlens = bench.seqlens(impls)
     if not seqlens:
         return ""
-    rows = []
-    for d in bench.headdims():
-        for causal in (0, 1):
-            problem = f"d {d}{', causal' if causal else ''}"
-            for impl in impls:
-                rows.append([problem, PEERS.get(impl) or number_of(impl)]
-                            + [cell_text(bench, "tflops", impl, direction, n, d, causal) for n in seqlens])
-            faster = [bench.ratio(impls[-1], impls[0], direction, n, d, causal) for n in seqlens]
-            rows.append([problem, f"{number_of(impls[-1])} / {PEERS[impls[0]]}"] + [f"{r[0]:.2f}" if r else "" for r in faster])
+    rows = [[f"d {d}{', causal' if causal else ''}", name] + [cell(n, d, causal) for n in seqlens]
+            for d in bench.headdims() for causal in (0, 1) for name, cell in lines]
     header = ["", ""] + [f"{n // 1024}k" if n % 1024 == 0 else str(n) for n in seqlens]
-    return table(header, rows, 2) + "\n\n" + caption(*bench.source(), f"TFLOP/s, {more}. ")
+    return table(header, rows, 2) + "\n\n" + caption(*bench.source(), f"{more}. ")
+
+
+def shown_name(impl):
+    return PEERS.get(impl) or number_of(impl)
+
+
+def speeds(bench, impl, direction):
+    return shown_name(impl), lambda *problem: cell_text(bench, "tflops", impl, direction, *problem)
+
+
+def ratios(bench, mine, other, direction, with_spread=False):
+    def cell(*problem):
+        found = bench.ratio(mine, other, direction, *problem)
+        if not found:
+            return ""
+        return "{:.2f} ({:.2f}–{:.2f})".format(*found) if with_spread else f"{found[0]:.2f}"
+
+    return f"{shown_name(mine)} / {shown_name(other)}", cell
+
+
+def side_by_side(bench, impls, direction, more):
+    """TFLOP/s; the last of `impls` against the first."""
+    lines = [speeds(bench, impl, direction) for impl in impls] + [ratios(bench, impls[-1], impls[0], direction)]
+    return by_problem(bench, impls, lines, f"TFLOP/s, {more}")
 
 
 def of_04_peers(data):
@@ -129,6 +148,27 @@ def of_05_peers(data):
 def of_06_peers(data):
     bench = Bench(data("h200_bf16.csv"))
     return side_by_side(bench, ("torch_flash", "torch_cudnn", *landings_of("06.3")), "backward", "bf16")
+
+
+def of_07(data):
+    bench, impls = Bench(data("h200_hopper.csv")), landings_of("05.6", "07")
+    return by_problem(bench, impls, [speeds(bench, impl, "forward") for impl in impls], "TFLOP/s, bf16")
+
+
+def of_07_gains(data):
+    bench, impls = Bench(data("h200_hopper.csv")), landings_of("05.6", "07")
+    lines = [ratios(bench, mine, before, "forward") for before, mine in zip(impls, impls[1:])]
+    spreads = [bench.ratio(mine, before, *cell) for before, mine in zip(impls, impls[1:]) for (impl, *cell) in bench.cells if impl == mine]
+    half = statistics.median((most - least) / 2 / middle for middle, least, most in filter(None, spreads))
+    return by_problem(bench, impls, lines, "How many times as fast as the landing before, bf16, medians of the rounds' ratios; "
+                                           f"in the median cell these lie within ± {100 * half:.0f} %")
+
+
+def of_07_peers(data):
+    bench, last = Bench(data("h200_hopper.csv")), landings_of("07")[-1]
+    peers = [impl for impl in bench.values("impl") if impl in PEERS]
+    lines = [speeds(bench, impl, "forward") for impl in (*peers, last)] + [ratios(bench, last, peer, "forward", True) for peer in peers]
+    return by_problem(bench, (*peers, last), lines, "TFLOP/s, bf16; ratios are medians of the rounds' (least–greatest)")
 
 
 def of_034(data):
@@ -180,7 +220,7 @@ def of_clocks(data):
 def of_commands(data):
     """The commands that made docs/data/'s measurements, as the files have them."""
     commands = [read_ladder(data("h200_ladder.json"))["command"]]
-    commands += [c for file in ("h200_fp32.csv", "h200_bf16.csv") for c in Bench(data(file)).values("command")]
+    commands += [c for file in ("h200_fp32.csv", "h200_bf16.csv", "h200_hopper.csv") for c in Bench(data(file)).values("command")]
     return "```sh\n" + "\n".join(commands) + "\n```"
 
 
@@ -221,6 +261,7 @@ def of_probe(data):
 PICTURES = {"ladder": "TFLOP/s of every step, as bars", "roofline": "The card's roofs and where each step stands",
             "tflops_fp32": "TFLOP/s against seqlen, steps 00 to 04 and PyTorch's fp32 kernels",
             "tflops_bf16": "TFLOP/s against seqlen, step 05 and PyTorch's bf16 kernels",
+            "tflops_hopper": "TFLOP/s against seqlen, landings of 07 and the kernels that people use",
             "tflops_backward": "TFLOP/s against seqlen of the backward pass",
             "time_by_seqlen": "Milliseconds a call against seqlen, with slopes"}
 
@@ -230,7 +271,8 @@ def picture(name, root, document):
     return os.path.exists(path) and f"![{PICTURES[name]}]({os.path.relpath(path, os.path.dirname(document))})"
 
 
-TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-04-peers": of_04_peers, "h200-05": of_05, "h200-05-peers": of_05_peers, "h200-06": of_06, "h200-06-peers": of_06_peers, "h200-fp32": of_fp32,
+TABLES = {"ladder": of_ladder, "h200-012": of_012, "h200-034": of_034, "h200-04-peers": of_04_peers, "h200-05": of_05, "h200-05-peers": of_05_peers, "h200-06": of_06, "h200-06-peers": of_06_peers,
+          "h200-07": of_07, "h200-07-gains": of_07_gains, "h200-07-peers": of_07_peers, "h200-fp32": of_fp32,
           "h200-clocks": of_clocks, "commands": of_commands, "counts": of_counts, "probe": of_probe, "ncu": of_ncu}
 
 

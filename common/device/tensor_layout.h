@@ -13,7 +13,7 @@ constexpr int kMaxTensorDims = 5;
 enum class TensorElement : uint8_t { fp16, bf16, fp32, int32, byte };
 
 // How the 16-byte chunks of a box's rows are exchanged in shared memory, so that a column of them falls into different
-// banks (drawn in ptx/tma.cuh). bytesN: the pattern's rows have N bytes, and the box's rows at most as many.
+// banks (drawn in ptx/tma.cuh). bytesN: the pattern's rows have N bytes, and the box's rows as many.
 enum class Swizzle : uint8_t { none, bytes32, bytes64, bytes128 };
 
 // Dimension 0 is the innermost: its elements are neighbours. In `stride`, bytes from one index to the next.

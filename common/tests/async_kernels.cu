@@ -508,7 +508,7 @@ __global__ void target_past_end(const __grid_constant__ CUtensorMap in) {
   mbarrier_wait(&full, 0);
 }
 
-// Boxes that begin at byte 8 of a row (the store's: 8 bytes before it), or at byte 16.
+// Boxes that begin at byte 8 of a row, or at byte 16.
 template <bool kFaulty>
 __global__ void load_at_byte_8(MAPS) {
   UNUSED_MAPS;
@@ -521,17 +521,17 @@ __global__ void load_at_byte_8(MAPS) {
   }
   mbarrier_wait(&full, 0);
 }
-template <bool kFaulty, bool kAdds>
-__device__ void move_out(const CUtensorMap* map) {
+template <bool kAdds = false>
+__device__ void move_out_to(const CUtensorMap* map, int column, int row) {
   __shared__ __align__(128) float tile[kTile];
   tile[threadIdx.x] = 1;
   fence_async();
   __syncthreads();
   if (threadIdx.x != 0) return;
   if (kAdds) {
-    tma_reduce_add(map, tile, kFaulty ? 2 : 4, 0);
+    tma_reduce_add(map, tile, column, row);
   } else {
-    tma_store(map, tile, kFaulty ? -2 : -4, 0);
+    tma_store(map, tile, column, row);
   }
   bulk_commit();
   bulk_wait_read<0>();
@@ -539,12 +539,32 @@ __device__ void move_out(const CUtensorMap* map) {
 template <bool kFaulty>
 __global__ void store_at_byte_8(MAPS) {
   UNUSED_MAPS;
-  move_out<kFaulty, false>(&out_map);
+  move_out_to(&out_map, kFaulty ? 2 : 4, 0);
 }
 template <bool kFaulty>
 __global__ void add_at_byte_8(MAPS) {
   UNUSED_MAPS;
-  move_out<kFaulty, true>(&in);  // which is filled
+  move_out_to<true>(&in, kFaulty ? 2 : 4, 0);  // which is filled
+}
+
+// A store that begins a row before the tensor; and rows that end in the middle of 16 bytes.
+template <bool kFaulty>
+__global__ void store_before_first_row(MAPS) {
+  UNUSED_MAPS;
+  move_out_to(&out_map, 0, kFaulty ? -1 : 0);
+}
+template <bool kFaulty>
+__global__ void store_over_ragged_rows(MAPS) {
+  UNUSED_MAPS;
+  move_out_to(&out_map, 0, 0);
+}
+void run_store_over_ragged_rows(bool faulty) {
+  const Arrays arrays;
+  const CUtensorMap map = make_tensor_map(floats(arrays.out), {faulty ? kTile - 1 : kTile - 4, kTiles}, {kBytes},
+                                          {kTile, 1}, Swizzle::none);
+  launch(faulty ? store_over_ragged_rows<true> : store_over_ragged_rows<false>, 1, kWorkers, 0, nullptr,
+         Arrays::map(arrays.in), map, floats(arrays.out));
+  flash::synchronize();
 }
 
 using SwizzledKernel = void (*)(CUtensorMap);
@@ -981,6 +1001,9 @@ const std::vector<FaultCase>& async_fault_cases() {
       CASE(load_at_byte_8, kWorkers, "misaligned", "", "a TMA load from between two 16-byte chunks of a row"),
       CASE(store_at_byte_8, kWorkers, "misaligned", "", "a TMA store to between two 16-byte chunks of a row"),
       CASE(add_at_byte_8, kWorkers, "misaligned", "", "a TMA reduction between two 16-byte chunks of a row"),
+      CASE(store_before_first_row, kWorkers, "out-of-bounds", "", "a TMA store that begins before the tensor"),
+      {"store_over_ragged_rows", "a TMA store over the end of rows that aren't multiples of 16 bytes", "out-of-bounds",
+       "", run_store_over_ragged_rows, false},
       {"target_past_end", "a tile that reaches past the end of shared memory", "out-of-bounds", "",
        run_swizzled<target_past_end<true>, target_past_end<false>>, false},
       {"map_past_end", "a tensor map larger than its array", "out-of-bounds", "", run_map_past_end, false},

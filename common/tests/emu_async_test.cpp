@@ -152,8 +152,14 @@ TEST_CASE("an innermost coordinate between two chunks of 16 bytes is told with w
              ContainsSubstring("the TMA load has the innermost coordinate 2, which is byte 8") &&
                  ContainsSubstring("an illegal instruction was encountered"));
   CHECK_THAT(message_of("store_at_byte_8"),
-             ContainsSubstring("the TMA store has the innermost coordinate -2, which is byte -8"));
+             ContainsSubstring("the TMA store has the innermost coordinate 2, which is byte 8"));
   CHECK_THAT(message_of("add_at_byte_8"), ContainsSubstring("the TMA reduction has the innermost coordinate 2"));
+}
+
+TEST_CASE("a store where only a load may go is told with what would come of it") {
+  CHECK_THAT(message_of("store_before_first_row"), ContainsSubstring("the coordinate -1 in dimension 1") &&
+                                                       ContainsSubstring("an illegal instruction was encountered"));
+  CHECK_THAT(message_of("store_over_ragged_rows"), ContainsSubstring("4 bytes behind each would be overwritten"));
 }
 
 TEST_CASE("copies, their bytes and sectors, arrivals, waits and named barriers are counted") {

@@ -99,6 +99,24 @@ void Copies::check(const Block& block, const BulkCopy& copy) const {
             " of a row; it must be a multiple of 16 bytes (a GPU says \"an illegal instruction was encountered\")",
         copy.site);
   }
+  if (copy.kind != BulkCopy::Kind::load && copy.is_tensor) {
+    for (int i = 0; i < copy.layout.rank; ++i) {
+      if (copy.coordinates[i] >= 0) continue;
+      stop_engine(
+          "out-of-bounds",
+          what + " has the coordinate " + std::to_string(copy.coordinates[i]) + " in dimension " + std::to_string(i) +
+              "; only a load may begin before the tensor (a GPU says \"an illegal instruction was encountered\")",
+          copy.site);
+    }
+    const size_t element = element_bytes(copy.layout.element), row = copy.layout.dims[0] * element;
+    const int64_t end = inner + int64_t(copy.layout.box[0] * element);
+    if (row % 16 != 0 && inner < int64_t(row) && end > int64_t(row)) {
+      stop_engine("out-of-bounds",
+                  what + " goes over the end of rows of " + plural(row, "byte") + " and writes pieces of 16: " +
+                      plural((16 - row % 16), "byte") + " behind each would be overwritten",
+                  copy.site);
+    }
+  }
   if (copy.kind == BulkCopy::Kind::reduce && copy.layout.element == TensorElement::byte) {
     stop_engine("other", what + " can't add bytes", copy.site);
   }

@@ -2,19 +2,13 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "common/emu/run/engine.h"
 #include "common/emu/run/watched.h"
 #include "common/emu/run/worker.h"
-#include "common/problem/dtype.h"
 
 namespace flash::emu {
 namespace {
-
-constexpr unsigned kRows = 64, kDepth = 16;
-
-float to_float(bool bf16, uint16_t bits) { return bf16 ? bf16_to_float(bits) : fp16_to_float(bits); }
 
 const char* name_of(Warpgroups::Step step) {
   switch (step) {
@@ -28,21 +22,6 @@ const char* name_of(Warpgroups::Step step) {
 
 }  // namespace
 
-uint32_t operand_address(uint64_t descriptor, bool transposed, unsigned mn, unsigned k) {
-  const auto field = [&](int bit) { return uint32_t(descriptor >> bit & 0x3fff) << 4; };
-  const uint32_t start = field(0), leading = field(16), stride = field(32);
-  const unsigned mode = unsigned(descriptor >> 62);  // 0 none, 1 128 bytes, 2 64 bytes, 3 32 bytes
-  if (mode == 0) {                                   // 8 x 16 bytes are 128 bytes in one piece
-    if (transposed) return start + mn / 8 * stride + k / 8 * leading + k % 8 * 16 + mn % 8 * 2;
-    return start + mn / 8 * stride + k / 8 * leading + mn % 8 * 16 + k % 8 * 2;
-  }
-  const uint32_t row = 256u >> mode;  // bytes
-  const unsigned width = row / 2;     // elements
-  const unsigned along = transposed ? mn : k, across = transposed ? k : mn;
-  const uint32_t at = start + across / 8 * stride + across % 8 * row + along / width * leading + along % width * 2;
-  return at ^ (at >> 7 & (row / 16 - 1)) << 4;
-}
-
 void Warpgroups::begin_block(unsigned threads) {
   groups_.clear();
   registers_.begin_block(threads);
@@ -52,18 +31,22 @@ void Warpgroups::issue(Thread& thread, const Wgmma& op) {
   groups_.resize((thread.block->threads + kWarpgroup - 1) / kWarpgroup);
   Group& group = groups_[thread.linear / kWarpgroup];
   group.shares.resize(kWarpgroup);
-  Share& share = group.shares[thread.linear % kWarpgroup];
-  const size_t count = size_t(op.n) / 2;
-  auto fragment =
-      std::find_if(share.fragments.begin(), share.fragments.end(), [&](const Fragment& f) { return f.at == op.d; });
-  watch_wgmma_takes(thread, op, fragment != share.fragments.end());
-  if (fragment == share.fragments.end()) {
-    share.fragments.push_back({op.d, std::vector<float>(op.d, op.d + count), 0});
-    fragment = share.fragments.end() - 1;
-    std::fill(op.d, op.d + count, std::numeric_limits<float>::signaling_NaN());
+  const unsigned t = thread.linear % kWarpgroup;
+  std::list<Accumulators>& all = group.accumulators;
+  auto d = std::find_if(all.begin(), all.end(), [&](const Accumulators& a) { return a.at[t] == op.d; });
+  watch_wgmma_takes(thread, op, d != all.end());
+  if (d == all.end()) {  // those that other threads began with, or new ones
+    d = std::find_if(all.begin(), all.end(), [&](const Accumulators& a) { return !a.at[t] && a.n == op.n; });
+    if (d == all.end()) d = all.emplace(all.end(), op.n);
+    d->take(t, op.d);
+  } else if (d->n != op.n) {
+    stop_engine("other",
+                to_string(op.site) + ": this wgmma adds to accumulators that one of another shape is still adding to",
+                op.site);
   }
-  ++fragment->in_flight;
-  share.issued.push_back(op);
+  ++d->in_flight;
+  group.shares[t].issued.push_back(op);
+  group.shares[t].issued.back().accumulators = &*d;
 }
 
 bool Warpgroups::arrive(Thread& thread, Step step, unsigned operand, CallSite site) {
@@ -120,25 +103,29 @@ bool Warpgroups::arrive(Thread& thread, Step step, unsigned operand, CallSite si
 void Warpgroups::finish(const Block& block, Group& group, unsigned warpgroup, unsigned groups_open) {
   const Thread* const threads = block.thread + warpgroup * kWarpgroup;
   while (group.shares[0].groups.size() > groups_open) {
-    const size_t ops = group.shares[0].groups.front().size();
-    for (size_t op = 0; op < ops; ++op) compute(block, group, op);
-    for (size_t op = 0; op < ops; ++op) watch_wgmma_done(warpgroup);
+    const std::vector<Wgmma>& products = group.shares[0].groups.front();
+    for (size_t i = 0; i < products.size(); ++i) {
+      const uint32_t* a[kWarpgroup];
+      for (unsigned t = 0; t < kWarpgroup; ++t) a[t] = group.shares[t].groups.front()[i].a;
+      multiply(block, products[i], a);
+      products[i].accumulators->in_flight -= kWarpgroup;
+    }
+    watch_wgmma_done(warpgroup, products.size());
     for (unsigned t = 0; t < kWarpgroup; ++t) {
       for (const Wgmma& op : group.shares[t].groups.front()) watch_wgmma_has_read(threads[t], op);
       group.shares[t].groups.pop_front();
     }
   }
-  for (unsigned t = 0; t < kWarpgroup; ++t) {  // results that nothing in flight adds to
-    std::vector<Fragment>& fragments = group.shares[t].fragments;
-    for (size_t f = 0; f < fragments.size();) {
-      if (fragments[f].in_flight > 0) {
-        ++f;
-        continue;
-      }
-      std::copy(fragments[f].values.begin(), fragments[f].values.end(), fragments[f].at);
-      watch_wgmma_delivered(threads[t], fragments[f].at, fragments[f].values.size());
-      fragments.erase(fragments.begin() + std::ptrdiff_t(f));
+  for (auto d = group.accumulators.begin(); d != group.accumulators.end();) {
+    if (d->in_flight > 0) {  // something else adds to it
+      ++d;
+      continue;
     }
+    for (unsigned t = 0; t < kWarpgroup; ++t) {
+      d->give_back(t);
+      watch_wgmma_delivered(threads[t], d->at[t], size_t(d->n) / 2);
+    }
+    d = group.accumulators.erase(d);
   }
 }
 
@@ -178,70 +165,15 @@ void Warpgroups::check_alike(const Block& block, Group& group, unsigned warpgrou
     }
     for (size_t i = 0; i < mine.size(); ++i) {
       if (mine[i].b_descriptor == first[i].b_descriptor && mine[i].a_descriptor == first[i].a_descriptor &&
-          mine[i].accumulate == first[i].accumulate && mine[i].n == first[i].n) {
+          mine[i].accumulate == first[i].accumulate && mine[i].accumulators == first[i].accumulators) {
         continue;
       }
-      stop_engine("other",
-                  who + " gives the wgmma of " + to_string(mine[i].site) +
-                      " another descriptor or scale than the first thread: they must be equal in all warps",
-                  mine[i].site, first[i].site);
-    }
-  }
-}
-
-void Warpgroups::compute(const Block& block, Group& group, size_t op) {
-  const Wgmma& first = group.shares[0].groups.front()[op];
-  const size_t n = size_t(first.n);
-  const auto element = [&](uint64_t descriptor, bool transposed, unsigned mn, unsigned k) {
-    const uint32_t at = operand_address(descriptor, transposed, mn, k);
-    if (at + 2 > size_t(block.dynamic_end - block.dynamic_begin)) {
-      stop_engine("out-of-bounds",
-                  to_string(first.site) + ": a descriptor of this wgmma takes row " + std::to_string(mn) + ", k " +
-                      std::to_string(k) + " from byte " + std::to_string(at) +
-                      " of the dynamic shared memory, which has " +
-                      std::to_string(block.dynamic_end - block.dynamic_begin),
-                  first.site);
-    }
-    uint16_t bits;
-    std::memcpy(&bits, block.dynamic_begin + at, 2);
-    return to_float(first.bf16, bits);
-  };
-  float a[kRows][kDepth];
-  std::vector<float> b(kDepth * n), d(kRows * n);
-  for (unsigned k = 0; k < kDepth; ++k) {
-    for (unsigned j = 0; j < n; ++j) b[k * n + j] = element(first.b_descriptor, first.trans_b, j, k);
-    for (unsigned i = 0; i < kRows && !first.a_from_registers; ++i) {
-      a[i][k] = element(first.a_descriptor, first.trans_a, i, k);
-    }
-  }
-  // Thread 32 w + 4 g + t holds rows 16 w + g and + 8, columns 8 j + 2 t and + 1: mma's map (ptx/mma.cuh), n / 8 times.
-  std::vector<std::vector<float>*> fragments(kWarpgroup);
-  for (unsigned t = 0; t < kWarpgroup; ++t) {
-    Share& share = group.shares[t];
-    const Wgmma& mine = share.groups.front()[op];
-    const unsigned row = t / 32 * 16 + t % 32 / 4, column = t % 4 * 2;
-    for (Fragment& fragment : share.fragments) {
-      if (fragment.at != mine.d) continue;
-      fragments[t] = &fragment.values;
-      --fragment.in_flight;
-    }
-    for (unsigned i = 0; i < n / 2; ++i) {
-      d[(row + i / 2 % 2 * 8) * n + i / 4 * 8 + column + i % 2] = mine.accumulate ? (*fragments[t])[i] : 0.0f;
-    }
-    for (unsigned i = 0; i < 8 && first.a_from_registers; ++i) {
-      const uint16_t bits = uint16_t(mine.a[i / 2] >> 16 * (i % 2));
-      a[row + i / 2 % 2 * 8][i / 4 * 8 + column + i % 2] = to_float(first.bf16, bits);
-    }
-  }
-  for (unsigned i = 0; i < kRows; ++i) {
-    for (unsigned k = 0; k < kDepth; ++k) {
-      for (unsigned j = 0; j < n; ++j) d[i * n + j] += a[i][k] * b[k * n + j];
-    }
-  }
-  for (unsigned t = 0; t < kWarpgroup; ++t) {
-    const unsigned row = t / 32 * 16 + t % 32 / 4, column = t % 4 * 2;
-    for (unsigned i = 0; i < n / 2; ++i) {
-      (*fragments[t])[i] = d[(row + i / 2 % 2 * 8) * n + i / 4 * 8 + column + i % 2];
+      stop_engine(
+          "other",
+          who + " gives the wgmma of " + to_string(mine[i].site) +
+              " another descriptor, scale or array of accumulators than the first thread: they must be equal in "
+              "all warps",
+          mine[i].site, first[i].site);
     }
   }
 }

@@ -4,31 +4,14 @@
 #pragma once
 #include <cstdint>
 #include <deque>
+#include <list>
 #include <vector>
 
+#include "common/emu/run/product.h"
 #include "common/emu/run/registers.h"
 #include "common/emu/run/runtime.h"
 
 namespace flash::emu {
-
-constexpr unsigned kWarpgroup = 128;
-
-// One thread's share of one wgmma.mma_async.m64nNk16.
-struct Wgmma {
-  int n = 0;
-  bool bf16 = false, a_from_registers = false;
-  bool trans_a = false, trans_b = false;  // stored with rows along k: "MN-major"
-  bool accumulate = false;
-  uint32_t a[4] = {};
-  const uint32_t* a_at = nullptr;  // where the thread has them
-  uint64_t a_descriptor = 0, b_descriptor = 0;
-  float* d = nullptr;  // n / 2 of them
-  CallSite site;
-};
-
-// Where the element of row `mn` and column `k` of an operand lies, in bytes from the begin of the block's dynamic shared
-// memory: what the 64 bits of a matrix descriptor say.
-uint32_t operand_address(uint64_t descriptor, bool transposed, unsigned mn, unsigned k);
 
 class Warpgroups {
  public:
@@ -46,15 +29,9 @@ class Warpgroups {
   const Wgmma* unfinished() const;
 
  private:
-  struct Fragment {
-    float* at;
-    std::vector<float> values;
-    unsigned in_flight = 0;
-  };
   struct Share {                            // of one thread
     std::vector<Wgmma> issued;              // since the last commit
     std::deque<std::vector<Wgmma>> groups;  // oldest first
-    std::vector<Fragment> fragments;
   };
   struct Group {
     unsigned arrived = 0;
@@ -63,7 +40,8 @@ class Warpgroups {
     bool takes = false;  // all 128 wait for registers
     CallSite site;
     std::vector<Thread*> waiting;
-    std::vector<Share> shares;  // [thread of the warpgroup]
+    std::vector<Share> shares;             // [thread of the warpgroup]
+    std::list<Accumulators> accumulators;  // in flight
   };
   void check_alike(const Block&, Group&, unsigned warpgroup) const;
   void compute(const Block&, Group&, size_t op);

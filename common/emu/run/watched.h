@@ -34,10 +34,10 @@ void watch_copy_landed(const BulkCopy&);
 void watch_copy_has_read(Thread&, const BulkCopy&);
 void watch_copy_has_written(Thread&, const BulkCopy&);
 
-// A product of a warpgroup reads its operands in shared memory from its issue until a wait covers it; done: the oldest of
-// those issued.
+// A product of a warpgroup reads its operands in shared memory from its issue until a wait covers it; done: the oldest
+// `count` of those issued.
 void watch_wgmma_issued(const Block&, unsigned warpgroup, const Wgmma&);
-void watch_wgmma_done(unsigned warpgroup);
+void watch_wgmma_done(unsigned warpgroup, size_t count);
 
 // Its registers, a thread's: accumulators may be touched when they are delivered, A written when the product has read it.
 // `d_flies`: a product before this one is adding to the same accumulators.

@@ -347,14 +347,11 @@ bool MemoryWatcher::report_locked(Region& region, size_t index, Who who, bool is
   if (!is_write) return false;
   for (const auto& [warpgroup, unit] : units_) {
     for (const Product& product : unit.in_flight) {
-      const auto holds = [&](uintptr_t chunk) { return at >= chunk && at < chunk + 16; };
+      const size_t offset = at - reinterpret_cast<uintptr_t>(block_->dynamic_begin);  // elsewhere: no chunk has it
+      const auto holds = [&](uint32_t chunk) { return offset >= chunk && offset - chunk < 16; };
       if (std::none_of(product.chunks.begin(), product.chunks.end(), holds)) continue;
-      Cell& cell = region.cells[index];  // told here: not as a race with the same read again
-      for (Access* read : {&cell.read, &cell.other_read}) {
-        if (read->who & kEngine) *read = Access();
-      }
-      for (unsigned u = 1; region.reads && u <= Region::kUnits; ++u) {
-        region.reads[(index + 1) * region.warps - u] = Region::WarpReads();
+      for (unsigned u = 0; u < region.units; ++u) {  // told here, not as a race again
+        region.unit_reads[offset / 16 * region.units + u] = Access();
       }
       if (FaultRecord* record = new_fault("wgmma", &region, site_of(who), site_of(product.who))) {
         record->fault.message = "wgmma: @1" + copy_name(who) + " writes " + place_in(region, index << region.shift) +

@@ -68,6 +68,7 @@ class MemoryWatcher final : public Watcher {
     Region* region = cached.pc == pc ? sites_[index].region : &nowhere_;
     uintptr_t offset = at - region->base;
     if (offset >= region->bytes || offset + kBytes > region->bytes || (at & (kBytes - 1))) {
+      if (at - stack_begin_ < noted_stack_bytes_) return touch_stack(at, kBytes, kWrite, pc);
       if (!find_site(at, kBytes, kWrite, AccessKind::plain, {nullptr, 0, pc}, index)) return;
       region = sites_[index].region;
       offset = at - region->base;
@@ -106,7 +107,7 @@ class MemoryWatcher final : public Watcher {
   void copy_has_read(Thread&, const BulkCopy&);
   void copy_has_written(Thread&, const BulkCopy&);
   void wgmma_issued(const Block&, unsigned warpgroup, const Wgmma&);
-  void wgmma_done(unsigned warpgroup);
+  void wgmma_done(unsigned warpgroup, size_t count);
   void wgmma_fenced(const Block&, unsigned warpgroup);
   void wgmma_takes(Thread&, const Wgmma&, bool d_flies);
   void wgmma_has_read(const Thread&, const Wgmma&);
@@ -177,17 +178,22 @@ class MemoryWatcher final : public Watcher {
     }
   }
   uint32_t floor_of(const Region& region) const { return region.is_shared ? clock_.block : clock_.kernel; }
-  // kRows: whether rows of knowledge are kept (knowledge.h). Kernels without pay nothing for it here.
+  // Does the thread know what it reads? kRows: whether rows of knowledge are kept (knowledge.h). Kernels without pay
+  // nothing for it here.
   template <bool kRows>
-  void read_cell(Region& region, size_t index, Who who) {
-    Cell& cell = region.cells[index];
-    if (cell.read.time == clock_.now && ((cell.read.who ^ who) & kWhoMask) == 0) return;
-    const uint32_t floor = floor_of(region);
+  void check_read(Region& region, size_t index, const Cell& cell, Who who, uint32_t floor) {
     if (cell.write.time <= floor) {
       if (region.is_shared || (cell.write.time == 0 && !region.host_wrote)) report_unwritten(region, index, who);
     } else if ((cell.write.who & kSpecial) || clock_.unordered<kRows>(cell.write, floor)) {
       check_write(region, index, who, false);
     }
+  }
+  template <bool kRows>
+  void read_cell(Region& region, size_t index, Who who) {
+    Cell& cell = region.cells[index];
+    if (cell.read.time == clock_.now && ((cell.read.who ^ who) & kWhoMask) == 0) return;
+    const uint32_t floor = floor_of(region);
+    check_read<kRows>(region, index, cell, who, floor);
     const Access past = cell.read;
     if (past.time <= floor) {  // the first read in this kernel (of shared memory: in this block)
       if (!region.is_shared) kernel_->totals.distinct_read_bytes += size_t(1) << region.shift;
@@ -246,8 +252,8 @@ class MemoryWatcher final : public Watcher {
   // What the tensor cores read for a warpgroup: its products in flight, oldest first.
   struct Product {
     Who who;
-    uint32_t time;                  // of its reads: when it was issued
-    std::vector<uintptr_t> chunks;  // of 16 bytes
+    uint32_t time;                 // of its reads: when it was issued
+    std::vector<uint32_t> chunks;  // of 16 bytes, from the begin of the dynamic shared memory
   };
   struct Chain {      // of products on the same accumulators, in flight: where the newest's operands begin
     Origin start[2];  // B, A
@@ -259,6 +265,7 @@ class MemoryWatcher final : public Watcher {
   };
   struct Operand;
   void lock(const Product&, bool locked);
+  void check_operands(Block&, unsigned warpgroup, const Product&);
   Origin origin_of(uint32_t offset);
   void check_descriptors(unsigned warpgroup, const Wgmma&);
   void check_descriptor(const Wgmma&, const Operand&);
@@ -292,9 +299,15 @@ class MemoryWatcher final : public Watcher {
   std::string past_thread(Access past) const;
   [[noreturn]] void stop_kernel(const FaultRecord*, const char* what);
 
-  static constexpr int kCacheBits = 12;
+  static constexpr int kCacheBits = 12, kEventBits = 6;
   struct CachedSite {
     const void* pc = nullptr;
+    uint32_t site = 0;
+  };
+
+  struct CachedEvent {
+    const void* pc = nullptr;
+    int line = -1;
     uint32_t site = 0;
   };
 
@@ -302,12 +315,13 @@ class MemoryWatcher final : public Watcher {
   Thread* thread_ = nullptr;  // the one whose state the next members hold
   uintptr_t stack_begin_ = 0;
   size_t stack_bytes_ = 0;        // 0 where accesses to it are noted (fragments.h):
-  size_t noted_stack_bytes_ = 0;  // these go all the way to find_site()
+  size_t noted_stack_bytes_ = 0;  // these go a longer way
   StackWord* stack_words_ = nullptr;
   Stream* streams_ = nullptr;
   Clock clock_;
   std::vector<LaunchSite> sites_;
   CachedSite cache_[1 << kCacheBits];
+  CachedEvent events_[1 << kEventBits];
   Region nowhere_;
 
   const Launch* launch_ = nullptr;

@@ -23,7 +23,7 @@ void Region::refine(unsigned new_shift) {
   for (size_t i = 0; i < cell_count(); ++i) cells[i] = coarse[i >> more];
   if (reads) {
     const std::unique_ptr<WarpReads[], FreeReads> coarse_reads = std::move(reads);
-    keep_reads(warps - kUnits);
+    keep_reads(warps);
     for (size_t i = 0; i < cell_count() * warps; ++i) reads[i] = coarse_reads[(i / warps >> more) * warps + i % warps];
   }
   for (const auto& [cell, access] : coarse_atomic) {
@@ -32,7 +32,7 @@ void Region::refine(unsigned new_shift) {
 }
 
 void Region::keep_reads(unsigned warps_of_block) {
-  warps = warps_of_block + kUnits;
+  warps = warps_of_block;
   reads.reset(static_cast<WarpReads*>(std::calloc(std::max<size_t>(cell_count() * warps, 1), sizeof(WarpReads))));
   if (!reads) throw std::bad_alloc();
 }

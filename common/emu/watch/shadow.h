@@ -62,19 +62,20 @@ struct Region {
   struct WarpReads {
     Access newest, other_lane;
   };
-  unsigned warps = 0;  // and kUnits for the tensor cores' reads, by column
-  static constexpr unsigned kUnits = 4;
+  unsigned warps = 0;
   struct FreeReads {
     void operator()(WarpReads* reads) const { std::free(reads); }
   };
   std::unique_ptr<WarpReads[], FreeReads> reads;  // [cell * warps + warp]
   void note_read(size_t cell, Access access) {
-    const unsigned reader = access.who & kThreadMask;
-    WarpReads& mine = reads[cell * warps + (access.who & kEngine ? warps - kUnits + reader % kUnits : reader / kLanes)];
+    WarpReads& mine = reads[cell * warps + (access.who & kThreadMask) / kLanes];
     if ((mine.newest.who ^ access.who) & kThreadMask) mine.other_lane = mine.newest;
     mine.newest = access;
   }
   void keep_reads(unsigned warps_of_block);
+  // The tensor cores' reads for a warpgroup (a unit), which are of 16 bytes: [chunk * units + unit].
+  unsigned units = 0;
+  std::vector<Access> unit_reads;
 
   size_t cell_count() const { return (bytes + (size_t(1) << shift) - 1) >> shift; }
   void make_cells();                // zeroed

@@ -102,6 +102,7 @@ void MemoryWatcher::kernel_begin(const Launch& launch) {
   }
   sites_.clear();
   site_index_.clear();
+  std::fill(std::begin(events_), std::end(events_), CachedEvent());
   std::fill(std::begin(cache_), std::end(cache_), CachedSite());
   thread_ = nullptr;
   stopping_ = false;
@@ -224,16 +225,16 @@ uint32_t MemoryWatcher::launch_site(CallSite place, AccessKind kind, unsigned by
 }
 
 LaunchSite& MemoryWatcher::event_site(CallSite place) {
-  return sites_[launch_site(place, AccessKind::event, 0, false, false)];
+  CachedEvent& cached = events_[(reinterpret_cast<uintptr_t>(place.pc) * 0x9e3779b97f4a7c15u) >> (64 - kEventBits)];
+  if (place.pc != cached.pc || place.line != cached.line) {
+    cached = {place.pc, place.line, launch_site(place, AccessKind::event, 0, false, false)};
+  }
+  return sites_[cached.site];
 }
 
 // The launch's site for an access, or false where the access isn't to be counted: locals, constants, out of bounds.
 bool MemoryWatcher::find_site(uintptr_t at, unsigned bytes, bool is_write, AccessKind kind, CallSite place,
                               uint32_t& index) {
-  if (at - stack_begin_ < noted_stack_bytes_) {
-    touch_stack(at, bytes, is_write, place.pc);
-    return false;
-  }
   const Pause pause(*this);
   Region* region = find_region(at, bytes, is_write, place);
   if (!region) return false;
@@ -304,6 +305,7 @@ void MemoryWatcher::access_of(Thread& thread, uintptr_t at, unsigned bytes, bool
   if (!running_) return;
   if (thread_ != &thread) enter(thread);
   if (at - stack_begin_ < stack_bytes_) return;
+  if (at - stack_begin_ < noted_stack_bytes_) return touch_stack(at, bytes, is_write, place.pc);
   uint32_t index = 0;
   if (!find_site(at, bytes, is_write, kind, place, index)) return;
   log(index, at);
@@ -561,6 +563,10 @@ void MemoryWatcher::check_warp_reads(Region& region, size_t index, Who who) {
     }
     reads = {none, none};
   }
+  for (unsigned u = 0; u < region.units; ++u) {
+    Access& past = region.unit_reads[(index << region.shift) / 16 * region.units + u];
+    if (past.time != 0 && clock_.unordered(past, clock_.block)) report_race(region, index, who, true, past, false);
+  }
 }
 
 void MemoryWatcher::index_out_of_bounds(const char* file, int line, const std::string& array_type, uint64_t index,
@@ -633,14 +639,18 @@ WatchReport MemoryWatcher::report() const {
   auto text = [](const Site& site) { return site.file + ":" + std::to_string(site.line); };
   // What follows from another fault isn't told: a read that races with the write it should have waited for finds
   // nothing written where it happens to run first, and an index past an array's end hits whatever lies behind it.
+  // A descriptor that takes a wrong place finds there what others are about to write.
   std::set<std::pair<const Region*, uint32_t>> racing;
   std::set<std::string> overrun;
+  std::set<uint32_t> misled;
   for (const std::unique_ptr<FaultRecord>& record : faults_) {
     if (record->fault.kind == "race" || record->fault.kind == "async-copy" || record->fault.kind == "proxy") {
       racing.insert({record->region, record->here});
       racing.insert({record->region, record->other});
     } else if (record->fault.kind == "out-of-bounds") {
       overrun.insert(text(resolve_site(record->here)));
+    } else if (record->fault.kind == "wgmma" && record->region) {
+      misled.insert(record->here);
     }
   }
   std::map<std::tuple<std::string, std::string, std::string, std::string, std::string>, size_t> known;
@@ -648,6 +658,8 @@ WatchReport MemoryWatcher::report() const {
   for (const std::unique_ptr<FaultRecord>& record : faults_) {
     WatchFault fault = record->fault;
     if (fault.kind == "uninitialised" && racing.count({record->region, record->here})) continue;
+    const bool is_about_order = fault.kind == "uninitialised" || fault.kind == "async-copy" || fault.kind == "proxy";
+    if (is_about_order && misled.count(record->here)) continue;
     fault.here = resolve_site(record->here);
     if (record->other) fault.other = resolve_site(record->other);
     const std::string here = text(fault.here), other = record->other ? text(fault.other) : "";

@@ -46,10 +46,11 @@ struct MemoryWatcher::Operand {
 Origin MemoryWatcher::origin_of(uint32_t offset) {
   const Origin origin = tiles_.origin(offset);
   if (!origin) return origin;
-  bool is_tma = true;
-  for_each_cell(reinterpret_cast<uintptr_t>(block_->dynamic_begin) + offset, 16,
-                [&](Region& region, size_t cell) { is_tma &= (region.cells[cell].write.who & kEngine) != 0; });
-  return is_tma ? origin : Origin();
+  const Region& region = *shared_regions_[0];
+  for (size_t cell = offset >> region.shift; cell < (offset + 16) >> region.shift; ++cell) {
+    if (!(region.cells[cell].write.who & kEngine)) return Origin();
+  }
+  return origin;
 }
 
 void MemoryWatcher::check_descriptor(const Wgmma& op, const Operand& operand) {
@@ -156,11 +157,33 @@ void MemoryWatcher::check_descriptors(unsigned warpgroup, const Wgmma& op) {
 // ---- who may write meanwhile ----------------------------------------------------------------------------------------
 
 void MemoryWatcher::lock(const Product& product, bool locked) {
-  for (const uintptr_t chunk : product.chunks) {
-    for_each_cell(chunk, 16, [&](Region& region, size_t cell) {
+  Region& region = *shared_regions_[0];
+  for (const uint32_t chunk : product.chunks) {
+    for (size_t cell = chunk >> region.shift; cell < (chunk + 16) >> region.shift; ++cell) {
       Who& who = region.cells[cell].write.who;
       who = locked ? who | kLocked : who & ~kLocked;
-    });
+    }
+  }
+}
+
+// The four warps let one unit read the product's operands: each of them must know of what was written there.
+void MemoryWatcher::check_operands(Block& block, unsigned warpgroup, const Product& product) {
+  Region& region = *region_at(reinterpret_cast<uintptr_t>(block.dynamic_begin));
+  region.units = (block.threads + kWarpgroup - 1) / kWarpgroup;
+  region.unit_reads.resize((region.bytes + 15) / 16 * region.units);
+  Access last;  // the write that was looked at last: a tile has many of the same
+  for (const uint32_t chunk : product.chunks) {
+    for (size_t cell = chunk >> region.shift; cell < (chunk + 16) >> region.shift; ++cell) {
+      const Access write = region.cells[cell].write;
+      if (write.time == last.time && ((write.who ^ last.who) & ~kLocked) == 0) continue;
+      last = write;
+      for (unsigned warp = 0; warp < kWarpgroup / kLanes; ++warp) {
+        enter(block.thread[warpgroup * kWarpgroup + warp * kLanes]);
+        if (unfenced(write, clock_.block)) report_proxy(region, cell, product.who, false, write);
+        check_read<true>(region, cell, region.cells[cell], product.who, clock_.block);
+      }
+    }
+    region.unit_reads[chunk / 16 * region.units + warpgroup] = {clock_.now, product.who};
   }
 }
 
@@ -173,28 +196,19 @@ void MemoryWatcher::wgmma_issued(const Block& block, unsigned warpgroup, const W
   copy_names_[site] = "wgmma";
   check_descriptors(warpgroup, op);
   Product product{make_who(unit->second.column, site) | kEngine, clock_.now, {}};
-  const auto base = reinterpret_cast<uintptr_t>(block.dynamic_begin);
   const size_t shared_bytes = size_t(block.dynamic_end - block.dynamic_begin);
   const auto add = [&](const Operand& operand) {
     for (unsigned r = 0; r < operand.rows(); ++r) {
       for (unsigned c = 0; c < operand.chunks(); ++c) {
         const uint32_t at = operand.at(r, c);
-        if (at + 16 <= shared_bytes) product.chunks.push_back(base + at);
+        if (at + 16 <= shared_bytes) product.chunks.push_back(at);
       }
     }
   };
+  product.chunks.reserve(2 * (kRows + size_t(op.n)));
   if (!op.a_from_registers) add({"A", warpgroup, op.a_descriptor, op.trans_a, kRows});
   add({"B", warpgroup, op.b_descriptor, op.trans_b, unsigned(op.n)});
-  // Each of the four warps issues it, and must know of what it reads.
-  for (unsigned warp = 0; warp < kWarpgroup / kLanes; ++warp) {
-    enter(block.thread[warpgroup * kWarpgroup + warp * kLanes]);
-    for (const uintptr_t chunk : product.chunks) {
-      for_each_cell(chunk, 16, [&](Region& region, size_t cell) {
-        region.cells[cell].read.time = 0;
-        check_source(region, cell, product.who);
-      });
-    }
-  }
+  check_operands(*block_, warpgroup, product);
   Counts& counts = event_site(op.site).counts;
   ++counts.wgmmas;
   counts.wgmma_flops += 2 * kRows * kDepth * uint64_t(op.n);
@@ -204,12 +218,16 @@ void MemoryWatcher::wgmma_issued(const Block& block, unsigned warpgroup, const W
   ++clock_.now;
 }
 
-void MemoryWatcher::wgmma_done(unsigned warpgroup) {
+void MemoryWatcher::wgmma_done(unsigned warpgroup, size_t count) {
+  if (count == 0) return;  // a group without products
   const Pause pause(*this);
   Unit& unit = units_[warpgroup];
-  lock(unit.in_flight.front(), false);
-  const uint32_t issued = unit.in_flight.front().time;
-  unit.in_flight.pop_front();
+  uint32_t issued = 0;
+  for (; count > 0; --count) {
+    lock(unit.in_flight.front(), false);
+    issued = unit.in_flight.front().time;
+    unit.in_flight.pop_front();
+  }
   for (const auto& other : units_) {
     for (const Product& product : other.second.in_flight) lock(product, true);
   }
@@ -229,8 +247,8 @@ bool watched() { return active_watcher() != nullptr && the_watcher.running(); }
 void watch_wgmma_issued(const Block& block, unsigned warpgroup, const Wgmma& op) {
   if (watched()) the_watcher.wgmma_issued(block, warpgroup, op);
 }
-void watch_wgmma_done(unsigned warpgroup) {
-  if (watched()) the_watcher.wgmma_done(warpgroup);
+void watch_wgmma_done(unsigned warpgroup, size_t count) {
+  if (watched()) the_watcher.wgmma_done(warpgroup, count);
 }
 
 }  // namespace flash::emu

@@ -21,7 +21,9 @@
 //
 // Addresses in shared memory are multiples of 128 for boxes, of 16 for rows of bytes; bytes come in multiples of 16.
 // The innermost coordinate, in bytes, is a multiple of 16 as well, also below 0 and behind the edge: else the card says "an
-// illegal instruction was encountered" (unless the whole box is outside). The other coordinates are free.
+// illegal instruction was encountered" (unless the whole box is outside). A load's other coordinates are free; those of a
+// store or an addition are not below 0, which ends in the same words. They write rows in pieces of 16 bytes: where a tensor's
+// rows are no multiple of that, up to 15 bytes behind each would be overwritten.
 #pragma once
 
 #include "common/kernel/ptx/sm90.cuh"

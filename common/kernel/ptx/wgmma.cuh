@@ -8,7 +8,8 @@
 //   wgmma_wait<0>();  pin(d);                                    // all but the newest 0 groups have their results
 //
 // Until the wait nobody touches D, the registers of A, or the operands in shared memory. What threads wrote there
-// themselves needs a fence_async() and a barrier first.
+// themselves needs a fence_async() and a barrier first. Where ptxas can't prove it of the registers, it serialises the
+// products, and the build fails: docs/wgmma_serialised.md.
 //
 // D: warp w of the warpgroup has rows 16 w to 16 w + 15, and of these each lane what it has of mma's C (mma.cuh), N / 8
 // times: d[4 j] to d[4 j + 3] of columns 8 j to 8 j + 7. A from registers is mma's A.
