@@ -217,11 +217,11 @@ TEST_CASE("07.3 and later: mbarriers in the place of __syncthreads") {
       CHECK(c.mbarrier_arrivals == tiles);
       continue;
     }
-    // Each warp releases each Q; and every block gets the message that there is no more.
+    // Each thread releases each Q; and every block gets the message that there is no more.
     const uint64_t blocks = uint64_t(m.plan.blocks);
-    CHECK(c.mbarrier_arrivals == tiles + m.consumers * 4 * m.query_tiles + blocks);
-    // Once a block; before Q is released; and before and after O is stored.
-    CHECK(c.barriers == (m.consumers + 1) * 4 * blocks + m.consumers * 4 * m.query_tiles * (1 + 2 * m.slabs));
+    CHECK(c.mbarrier_arrivals == tiles + m.consumers * 128 * m.query_tiles + blocks);
+    // Once a block; and before and after O is stored.
+    CHECK(c.barriers == (m.consumers + 1) * 4 * blocks + m.consumers * 4 * m.query_tiles * 2 * m.slabs);
   }
 }
 

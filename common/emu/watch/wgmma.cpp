@@ -219,6 +219,7 @@ void MemoryWatcher::wgmma_issued(const Block& block, unsigned warpgroup, const W
 }
 
 void MemoryWatcher::wgmma_done(unsigned warpgroup, size_t count) {
+  if (count == 0) return;  // a group without products
   const Pause pause(*this);
   Unit& unit = units_[warpgroup];
   uint32_t issued = 0;  // the newest of those that are done
