@@ -37,7 +37,7 @@ struct Shape {
   static constexpr int kConsumers = 2, kThreads = (kConsumers + 1) * kWarpgroup;
   static constexpr int kBlockM = kConsumers * kWgmmaM, kBlockN = kHeadDim == 256 ? 64 : 128;
   static constexpr int kSlabs = kHeadDim / 64, kQBytes = kBlockM * kHeadDim * 2, kTileBytes = kBlockN * kHeadDim * 2;
-  // Registers a thread: at most 512 over all warpgroups.
+  // Registers a thread: over all warpgroups no more than at launch, 3 x 168.
   static constexpr int kProducerRegisters = 24, kConsumerRegisters = 240;
 };
 

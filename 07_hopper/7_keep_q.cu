@@ -41,7 +41,7 @@ struct Shape {
   static constexpr int kConsumers = kHeadDim == 64 ? 3 : 2, kThreads = (kConsumers + 1) * kWarpgroup;
   static constexpr int kBlockM = kConsumers * kWgmmaM, kBlockN = kHeadDim == 256 ? 64 : 128;
   static constexpr int kSlabs = kHeadDim / 64, kQBytes = kBlockM * kHeadDim * 2, kTileBytes = kBlockN * kHeadDim * 2;
-  // Registers a thread: at most 512 over all warpgroups.
+  // Registers a thread: over all warpgroups no more than at launch, 3 x 168 or 4 x 128.
   static constexpr int kProducerRegisters = kConsumers == 2 ? 24 : 32;
   static constexpr int kConsumerRegisters = kConsumers == 2 ? 240 : 160;
   static constexpr bool kKeepQ = kHeadDim == 128;  // in registers: shared memory then feeds the products K and V alone
